@@ -1,0 +1,118 @@
+# The tour of the project: `make help`.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+
+# Everything runs in .venv: the system's Python is never changed.
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3)
+
+# Node is needed by the Convex part alone; the rest is Python.
+NODE := $(shell command -v node >/dev/null && command -v npm >/dev/null && echo yes)
+CONVEX := tests/convex_server
+CONVEX_PACKAGES := $(CONVEX)/node_modules/.package-lock.json
+CONVEX_SERVER := $(CONVEX)/dist/server.js
+CONVEX_SOURCES := $(wildcard $(CONVEX)/src/*.ts $(CONVEX)/*.mjs convex/*.ts convex/*/*.ts)
+
+# Stamps: each is newer than what it was made from.
+VENV_STAMP := $(VENV)/pyvenv.cfg
+VENV_BROKEN := $(shell test ! -e $(VENV) || $(BIN)/python -c 'import pip' 2>/dev/null || echo anew)
+RUNTIME_STAMP := $(VENV)/.runtime-stamp
+DEV_STAMP := $(VENV)/.dev-stamp
+CONVEX_STAMP := $(if $(NODE),$(CONVEX_SERVER))
+
+COMPILE := CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --upgrade --generate-hashes \
+	--strip-extras --allow-unsafe --no-emit-index-url --no-emit-trusted-host --no-emit-find-links
+
+# What is checked and what is there: benchmarks and examples may be left out of a distribution.
+PYTHON_SOURCES := $(wildcard gateway tests examples benchmarks)
+
+.PHONY: help install demo run test lint format bench lock clean anew
+
+help: ## show this tour
+	@awk 'BEGIN {FS = ":.*## "; print "make <target> [ARGS=...]\n"} \
+	  /^[a-z]+:.*## / {printf "  %-9s %s\n", $$1, $$2}' Makefile
+
+demo: $(RUNTIME_STAMP) ## watch the whole product work, with no setup (ARGS='--once --json')
+ifeq ($(NODE),yes)
+	@$(MAKE) --silent $(CONVEX_SERVER) >&2 || echo "No Convex test server: the demo goes on without it." >&2
+endif
+	@$(BIN)/gateway demo $(ARGS)
+
+run: $(RUNTIME_STAMP) ## serve with gateway.yaml
+	@$(BIN)/gateway serve --config gateway.yaml $(ARGS)
+
+install: $(DEV_STAMP) $(CONVEX_STAMP) ## install everything that development needs, pinned, into .venv
+
+test: install ## run every test (ARGS='tests/unit -k window')
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: install ## check style, types, layers and TypeScript
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy $(PYTHON_SOURCES)
+	$(BIN)/lint-imports --no-logo
+ifeq ($(NODE),yes)
+	cd $(CONVEX) && npm run --silent check
+endif
+
+format: $(DEV_STAMP) ## rewrite the code in the project's style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(DEV_STAMP) ## compare with peers, side by side on this machine
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+lock: $(DEV_STAMP) ## pin the newest allowed dependencies again
+	$(COMPILE) --output-file=requirements.lock pyproject.toml
+	$(COMPILE) --extra=dev --constraint=requirements.lock --output-file=requirements-dev.lock pyproject.toml
+	$(COMPILE) --only-build-deps --build-deps-for=editable --build-deps-for=wheel \
+	  --constraint=requirements-dev.lock --output-file=requirements-build.lock pyproject.toml
+
+clean: ## remove everything that was installed or generated
+	rm -rf $(VENV) build dist .coverage coverage.xml .hypothesis .import_linter_cache .mypy_cache \
+	  .pytest_cache .ruff_cache $(CONVEX)/node_modules $(CONVEX)/dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# --- what the targets above stand on ----------------------------------------------------------
+
+# A venv that was left half made (ensurepip missing, an interpreter since removed) is made anew.
+# Debian ships ensurepip apart, in python3-venv; where pip is there, it can fill the venv instead.
+$(VENV_STAMP): $(VENV_BROKEN)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "Python 3.11 or newer is needed: 'make PYTHON=/path/to/python3.11' names one." >&2; exit 1; }
+	@if $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null; then \
+	  $(PYTHON) -m venv --clear $(VENV); \
+	elif $(PYTHON) -m pip --version >/dev/null 2>&1 && $(PYTHON) -m venv --clear --without-pip $(VENV) \
+	  && $(PYTHON) -m pip --quiet --python $(BIN)/python install pip; then :; \
+	else \
+	  rm -rf $(VENV); \
+	  echo "$(PYTHON) cannot make a virtual environment: 'apt-get install python3-venv', then again." >&2; \
+	  exit 1; \
+	fi
+	@touch $@
+
+$(RUNTIME_STAMP): $(VENV_STAMP) requirements.lock requirements-build.lock pyproject.toml
+	@echo "Installing the gateway into $(VENV) ..." >&2
+	@$(PIP) install --require-hashes -r requirements-build.lock -r requirements.lock
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(DEV_STAMP): $(RUNTIME_STAMP) requirements-dev.lock
+	@echo "Installing the tools of development ..."
+	@$(PIP) install --require-hashes -r requirements-dev.lock
+	@touch $@
+
+$(CONVEX_PACKAGES): $(CONVEX)/package.json $(CONVEX)/package-lock.json
+	@echo "Installing the Convex test server's packages ..."
+	@cd $(CONVEX) && npm ci --no-audit --no-fund --loglevel=error
+	@touch $@
+
+$(CONVEX_SERVER): $(CONVEX_PACKAGES) $(CONVEX_SOURCES)
+	@cd $(CONVEX) && npm run --silent build
+	@touch $@
