@@ -1,0 +1,151 @@
+"""Errors the gateway answers with; `web/problem.py` alone turns them into RFC 9457 documents."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+PROBLEM_NAMESPACE = "urn:problem-type:gateway:"
+QUOTA_EXCEEDED = "https://iana.org/assignments/http-problem-types#quota-exceeded"
+
+
+class GatewayError(Exception):
+    """An answer other than the one asked for.
+
+    `detail` says what is wrong, where and how to mend it; `extra` becomes RFC 9457 extension
+    members; `headers` are added to the response.
+    """
+
+    status: ClassVar[int] = 500
+    slug: ClassVar[str] = "internal-error"
+    title: ClassVar[str] = "Internal error"
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        extra: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.extra: dict[str, Any] = dict(extra or {})
+        self.headers: dict[str, str] = dict(headers or {})
+
+    @property
+    def type(self) -> str:
+        """The problem type URI (RFC 9457 section 3.1.1)."""
+        return PROBLEM_NAMESPACE + self.slug
+
+
+class InvalidRequest(GatewayError):
+    """The request cannot be understood (RFC 9110 section 15.5.1)."""
+
+    status, slug, title = 400, "invalid-request", "Invalid request"
+
+
+class Unauthorized(GatewayError):
+    """No valid credential; always carries `WWW-Authenticate` (RFC 9110 section 15.5.2)."""
+
+    status, slug, title = 401, "unauthorized", "Authentication required"
+
+
+class Forbidden(GatewayError):
+    """The credential is valid, its scopes are not enough."""
+
+    status, slug, title = 403, "forbidden", "Not allowed"
+
+
+class NotFound(GatewayError):
+    """Nothing here, or nothing the caller may know of."""
+
+    status, slug, title = 404, "not-found", "Not found"
+
+
+class MethodNotAllowed(GatewayError):
+    """The resource exists, the method does not; carries `Allow`."""
+
+    status, slug, title = 405, "method-not-allowed", "Method not allowed"
+
+
+class Conflict(GatewayError):
+    """The resource's state does not allow this now."""
+
+    status, slug, title = 409, "conflict", "Conflict"
+
+
+class ContentTooLarge(GatewayError):
+    """The body exceeds a limit (RFC 9110 section 15.5.14)."""
+
+    status, slug, title = 413, "content-too-large", "Content too large"
+
+
+class UnprocessableContent(GatewayError):
+    """Well-formed, but a field breaks a rule; `errors` point at each (JSON Pointer, RFC 6901)."""
+
+    status, slug, title = 422, "validation-failed", "Validation failed"
+
+    def __init__(self, detail: str, errors: Sequence[Mapping[str, str]]) -> None:
+        super().__init__(detail, extra={"errors": [dict(error) for error in errors]})
+
+
+class QuotaExceeded(GatewayError):
+    """A rate limit was hit; carries `Retry-After` and names the violated policies."""
+
+    status, slug, title = 429, "quota-exceeded", "Too many requests"
+
+    @property
+    def type(self) -> str:
+        """The registered type of the RateLimit fields draft."""
+        return QUOTA_EXCEEDED
+
+
+class ServiceUnavailable(GatewayError):
+    """The gateway sheds load or drains."""
+
+    status, slug, title = 503, "service-unavailable", "Service unavailable"
+
+
+class StoreUnavailable(ServiceUnavailable):
+    """A store does not answer; each caller declares what then happens."""
+
+    slug, title = "store-unavailable", "Store unavailable"
+
+
+class UpstreamError(GatewayError):
+    """The upstream gave no usable answer; `reason` is a bounded metric label."""
+
+    status, slug, title = 502, "upstream-error", "Upstream error"
+    reason: ClassVar[str] = "error"
+
+
+class UpstreamRefused(UpstreamError):
+    """No connection could be made: the upstream is down or still starting."""
+
+    slug, title, reason = "upstream-refused", "Upstream unreachable", "refused"
+
+
+class UpstreamReset(UpstreamError):
+    """The connection broke before the response was complete."""
+
+    slug, title, reason = "upstream-reset", "Upstream closed the connection", "reset"
+
+
+class UpstreamMalformed(UpstreamError):
+    """The upstream's bytes are not HTTP."""
+
+    slug, title, reason = "upstream-malformed", "Upstream answered garbage", "malformed"
+
+
+class UpstreamTimeout(UpstreamError):
+    """The upstream did not answer in time (RFC 9110 section 15.6.5)."""
+
+    status, slug, title, reason = 504, "upstream-timeout", "Upstream timed out", "timeout"
+
+
+class SettingsError(Exception):
+    """Settings or policies that cannot be used: every problem at once, one line each."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = tuple(problems)

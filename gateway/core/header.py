@@ -1,0 +1,68 @@
+"""Fields that end at the gateway (RFC 9110 section 7.6.1), and structured values (RFC 9651)."""
+
+from __future__ import annotations
+
+import math
+import re
+
+from multidict import CIMultiDict
+
+# RFC 9110 section 7.6.1 and the proxy's own authentication (section 11.7). `Trailer` goes with the
+# trailers, which are not forwarded.
+HOP_BY_HOP = frozenset(
+    {
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+# Framing and authority cannot be dropped by a sender who lists them (section 7.6.1: MUST NOT).
+_KEPT = frozenset({"content-length", "host"})
+_PERSISTENCE = frozenset({"close", "keep-alive"})
+_PRINTABLE = re.compile(r"[\x20-\x7e]*")
+_MAX_INTEGER = 999_999_999_999_999
+
+
+def connection_options(headers: CIMultiDict[str]) -> frozenset[str]:
+    """The field names, lower-cased, that `Connection` declares to be for this hop alone."""
+    if "Connection" not in headers:
+        return frozenset()
+    listed = ",".join(headers.getall("Connection")).split(",")
+    return frozenset(option for each in listed if (option := each.strip().lower()))
+
+
+def nominated_fields(headers: CIMultiDict[str]) -> frozenset[str]:
+    """The options of `Connection` that name fields, not how long the connection lasts."""
+    return connection_options(headers) - _PERSISTENCE
+
+
+def strip_hop_by_hop(headers: CIMultiDict[str]) -> CIMultiDict[str]:
+    """A copy without the fields for one hop, those that `Connection` lists included."""
+    dropped = HOP_BY_HOP | (connection_options(headers) - _KEPT)
+    return CIMultiDict(
+        (name, value) for name, value in headers.items() if name.lower() not in dropped
+    )
+
+
+def append_member(headers: CIMultiDict[str], name: str, member: str) -> None:
+    """Add a member at the end of a list field, all its lines joined into one (RFC 9110 5.3)."""
+    headers[name] = ", ".join([*headers.getall(name, ()), member])
+
+
+def structured_string(text: str) -> str:
+    """A String of RFC 9651 section 3.3.3. Raises ValueError for what is not printable ASCII."""
+    if not _PRINTABLE.fullmatch(text):
+        raise ValueError(f"{text!r} holds characters other than printable ASCII")
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def structured_integer(number: float) -> str:
+    """An Integer of RFC 9651 section 3.3.1, rounded up: a wait is never announced too short."""
+    return str(max(-_MAX_INTEGER, min(math.ceil(number), _MAX_INTEGER)))

@@ -1,0 +1,135 @@
+"""The gateway's own request and response: what policies and handlers see of HTTP.
+
+`web/adapt.py` converts from and to aiohttp; nothing else knows both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol, Self
+
+from multidict import CIMultiDict
+
+from gateway.core.credential import Principal
+from gateway.core.error import GatewayError
+from gateway.core.route import Match
+
+
+class Body(Protocol):
+    """A request body, read once."""
+
+    async def read(self, limit: int) -> bytes:
+        """The whole body; remembered, so that policies and the proxy can both read it.
+
+        Raises `ContentTooLarge` once more than `limit` bytes have come in.
+        """
+        ...
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """The body piece by piece, for forwarding without buffering."""
+        ...
+
+    @property
+    def is_empty(self) -> bool:
+        """True when the request announces no body at all."""
+        ...
+
+
+class NoBody:
+    """The body of a request that the gateway makes itself."""
+
+    is_empty = True
+
+    async def read(self, limit: int) -> bytes:  # noqa: ARG002 - the protocol's argument
+        """Nothing."""
+        return b""
+
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        """Nothing."""
+        none: tuple[bytes, ...] = ()
+        for chunk in none:
+            yield chunk
+
+
+@dataclass(slots=True)
+class Request:
+    """One request on its walk through the policies.
+
+    `target` is the normalised raw path and query: what policies match is what is forwarded.
+    `client` is the client's address after trusted proxies; `received_at` is wall-clock seconds.
+    `principal` is set by the auth policy; `fields` go into the access line. `refusal` is what is
+    wrong with the target: it is answered before any policy decides.
+    """
+
+    method: str
+    target: str
+    path: str
+    query: str
+    headers: CIMultiDict[str]
+    body: Body
+    match: Match
+    client: str
+    scheme: str
+    host: str
+    received_at: float
+    request_id: str = ""
+    principal: Principal | None = None
+    refusal: GatewayError | None = None
+    fields: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def owner(self) -> str:
+        """Who owns what this request creates; `anonymous` without a key."""
+        return self.principal.owner if self.principal else "anonymous"
+
+
+class BodyStream:
+    """A response body passed on as it comes.
+
+    Whoever sends it must `aclose` it; `closers` then run, once, whether it was read or not. `size`
+    counts the bytes that have gone through; `is_complete` says that they were all.
+    """
+
+    def __init__(self, chunks: AsyncGenerator[bytes, None], *closers: Callable[[], None]) -> None:
+        self._chunks = chunks
+        self._closed = False
+        self.closers = [*closers]
+        self.size = 0
+        self.is_complete = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            chunk = await anext(self._chunks)
+        except StopAsyncIteration:
+            self.is_complete = True
+            raise
+        self.size += len(chunk)
+        return chunk
+
+    async def aclose(self) -> None:
+        """Stop reading and run the closers; harmless when closed already."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            await self._chunks.aclose()
+        finally:
+            for closer in self.closers:
+                closer()
+
+
+@dataclass(slots=True)
+class Response:
+    """One response; `body` is complete bytes, or a stream passed on as it comes."""
+
+    status: int
+    headers: CIMultiDict[str] = field(default_factory=CIMultiDict)
+    body: bytes | BodyStream = b""
+    reason: str | None = None
+
+
+Handler = Callable[[Request], Awaitable[Response]]
