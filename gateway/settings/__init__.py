@@ -1,0 +1,1 @@
+"""Settings and policy files: their schema, how they are read, and what is wrong with them."""
