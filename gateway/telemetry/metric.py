@@ -1,0 +1,210 @@
+"""Every Prometheus series of the gateway, in one place, on a registry of its own.
+
+Labels are bounded: route names, methods, status codes and the words of fixed sets; never an id, a
+URL or free text of the upstream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+OTHER = "other"
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+ERROR_TYPES = frozenset(
+    {
+        "external_service_error",
+        "insufficient_resources",
+        "invalid_video_url",
+        "job_lost",
+        "network_error",
+        "processing_timeout",
+        "unknown_error",
+        "video_too_large",
+    }
+)
+MAX_STAGES = 32  # distinct stage names a process tells apart
+
+_REQUEST_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_STREAM_BUCKETS = (1, 5, 15, 60, 300, 900, 1800, 3600, 7200)
+_JOB_BUCKETS = (1, 5, 10, 30, 60, 120, 300, 600, 900, 1200, 1800, 2700, 3600, 5400)
+_STAGE_BUCKETS = (1, 5, 10, 30, 60, 120, 300, 600, 1200, 1800, 3600)
+_DELIVERY_BUCKETS = (0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200, 36000)
+
+
+def method_label(method: str) -> str:
+    """The method, or `OTHER`: clients invent methods."""
+    return method if method in METHODS else "OTHER"
+
+
+def error_type_label(error_type: object) -> str:
+    """A known error type of a failed job, or `other`: the upstream may say anything."""
+    return error_type if isinstance(error_type, str) and error_type in ERROR_TYPES else OTHER
+
+
+class Metrics:
+    """The series, named as they are exposed without `gateway_`. Durations are seconds.
+
+    Each instance has its own `registry`, so that two gateways (and two tests) share no count.
+    """
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._stages: set[str] = set()
+        self._http()
+        self._jobs()
+        self._policies()
+        self._deliveries()
+        self._process()
+
+    def stage_label(self, stage: str) -> str:
+        """The stage's name while there are few; `other` once `MAX_STAGES` different ones came."""
+        if stage not in self._stages:
+            if len(self._stages) >= MAX_STAGES:
+                return OTHER
+            self._stages.add(stage)
+        return stage
+
+    def render(self, accept: str = "") -> tuple[str, bytes]:
+        """The content type and the exposition: OpenMetrics where `accept` asks for it, else text.
+
+        Source: OpenMetrics 1.0; the Prometheus text exposition format 0.0.4.
+        """
+        encode, content_type = choose_encoder(accept)
+        return content_type, encode(_WithoutCreated(self.registry))
+
+    def _http(self) -> None:
+        self.http_request_duration_seconds = self._histogram(
+            "http_request_duration_seconds",
+            "From a request's first byte in to its response's last byte out; streams apart.",
+            ("route", "method", "status"),
+            _REQUEST_BUCKETS,
+        )
+        self.http_stream_duration_seconds = self._histogram(
+            "http_stream_duration_seconds",
+            "How long streamed responses (server-sent events) stayed open.",
+            ("route",),
+            _STREAM_BUCKETS,
+        )
+        self.upstream_request_duration_seconds = self._histogram(
+            "upstream_request_duration_seconds",
+            "From sending a request to the upstream to its response's headers, or the failure.",
+            ("route", "outcome"),
+            _REQUEST_BUCKETS,
+        )
+        self.upstream_errors_total = self._counter(
+            "upstream_errors_total", "Requests the upstream gave no usable answer to.", ("reason",)
+        )
+        self.active_connections = self._gauge(
+            "active_connections", "Connections of clients that are open."
+        )
+
+    def _jobs(self) -> None:
+        self.job_processing_seconds = self._histogram(
+            "job_processing_seconds",
+            "From a job's creation to its end.",
+            (),
+            _JOB_BUCKETS,
+        )
+        self.job_stage_seconds = self._histogram(
+            "job_stage_seconds", "How long jobs spent in a stage.", ("stage",), _STAGE_BUCKETS
+        )
+        self.jobs_created_total = self._counter(
+            "jobs_created_total", "Jobs seen for the first time."
+        )
+        self.jobs_completed_total = self._counter("jobs_completed_total", "Jobs that completed.")
+        self.jobs_failed_total = self._counter(
+            "jobs_failed_total", "Jobs that failed.", ("error_type",)
+        )
+        self.jobs_cancelled_total = self._counter(
+            "jobs_cancelled_total", "Jobs that were cancelled."
+        )
+        self.jobs_active = self._gauge("jobs_active", "Jobs that have not ended.")
+        self.watch_lag_seconds = self._gauge(
+            "watch_lag_seconds", "How much later than planned the latest poll of a job was made."
+        )
+        self.observations_total = self._counter(
+            "observations_total",
+            "Answers of the upstream read as job observations.",
+            ("source", "result"),
+        )
+        self.observations_refused_total = self._counter(
+            "observations_refused_total",
+            "Answers, or parts of one, that could not be used.",
+            ("reason",),
+        )
+
+    def _policies(self) -> None:
+        self.auth_decisions_total = self._counter(
+            "auth_decisions_total", "Decisions on who may ask.", ("decision",)
+        )
+        self.rate_limit_decisions_total = self._counter(
+            "rate_limit_decisions_total", "Decisions of rate limits.", ("policy", "decision")
+        )
+        self.cache_requests_total = self._counter(
+            "cache_requests_total",
+            "Cacheable requests, by what the response cache did.",
+            ("result",),
+        )
+        self.policy_generation = self._gauge(
+            "policy_generation", "How often the policy files were applied since the start."
+        )
+        self.store_errors_total = self._counter(
+            "store_errors_total", "Operations a store did not answer.", ("store",)
+        )
+
+    def _deliveries(self) -> None:
+        self.delivery_attempts_total = self._counter(
+            "delivery_attempts_total", "Attempts to deliver a message.", ("sink", "result")
+        )
+        self.delivery_latency_seconds = self._histogram(
+            "delivery_latency_seconds",
+            "From an event to its receiver's acceptance, retries included.",
+            ("sink",),
+            _DELIVERY_BUCKETS,
+        )
+        self.outbox_depth = self._gauge("outbox_depth", "Messages not yet delivered.", ("sink",))
+        self.outbox_oldest_seconds = self._gauge(
+            "outbox_oldest_seconds", "Age of the oldest message not yet delivered.", ("sink",)
+        )
+        self.webhook_filter_errors_total = self._counter(
+            "webhook_filter_errors_total", "Webhook filters that failed on an event."
+        )
+
+    def _process(self) -> None:
+        self.event_loop_lag_seconds = self._gauge(
+            "event_loop_lag_seconds", "How late the event loop last ran a timer."
+        )
+        # process_cpu_seconds_total, process_resident_memory_bytes and their siblings.
+        ProcessCollector(registry=self.registry)
+
+    def _counter(self, name: str, documentation: str, labels: tuple[str, ...] = ()) -> Counter:
+        return Counter(f"gateway_{name}", documentation, labels, registry=self.registry)
+
+    def _gauge(self, name: str, documentation: str, labels: tuple[str, ...] = ()) -> Gauge:
+        return Gauge(f"gateway_{name}", documentation, labels, registry=self.registry)
+
+    def _histogram(
+        self, name: str, documentation: str, labels: tuple[str, ...], buckets: tuple[float, ...]
+    ) -> Histogram:
+        return Histogram(
+            f"gateway_{name}", documentation, labels, registry=self.registry, buckets=buckets
+        )
+
+
+class _WithoutCreated(Collector):
+    """A registry without the `_created` samples: a fifth of the series, and nobody reads them."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+
+    def collect(self) -> Iterable[Metric]:
+        for family in self._registry.collect():
+            family.samples = [
+                sample for sample in family.samples if sample.name != f"{family.name}_created"
+            ]
+            yield family
