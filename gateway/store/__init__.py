@@ -1,0 +1,1 @@
+"""Stores: what must outlive a request, behind protocols with one contract suite."""
