@@ -1,0 +1,1 @@
+"""Jobs: remembered when seen, watched until they end."""

@@ -1,0 +1,136 @@
+"""Asks the upstream about jobs and reads its answers as observations."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+from multidict import CIMultiDict
+
+from gateway.core.contract import DETAILS, LIST, STATUS, STREAM, Contract, Unreadable, decode
+from gateway.core.error import ContentTooLarge, UpstreamError, UpstreamTimeout
+from gateway.core.job import Job, Observation
+from gateway.core.sse import ServerEvent
+from gateway.upstream.client import Answer, Exchange, UpstreamClient
+
+MAX_ANSWER_BYTES = 4 * 1024 * 1024
+_DETAILS_TRIES = 3
+_ATTEMPT_SECONDS = 10.0
+
+
+class Observer:
+    """Asks the upstream about jobs and reads its answers."""
+
+    def __init__(
+        self,
+        client: UpstreamClient,
+        contract: Contract,
+        refuse: Callable[[str, str, str, str | None], None],
+        now: Callable[[], float],
+    ) -> None:
+        self._client = client
+        self._contract = contract
+        self._refuse = refuse
+        self._now = now
+
+    async def status(self, job: Job) -> Observation | None:
+        """What the status route says; None when it says nothing usable. Raises `UpstreamError`."""
+        return await self._about(STATUS, job.id, trace(job))
+
+    async def details(self, job_id: str) -> Observation | None:
+        """What the details say, tried a few times: they alone carry a completed job's results."""
+        for _ in range(_DETAILS_TRIES):
+            with suppress(UpstreamError):
+                found = await self._about(DETAILS, job_id, {})
+                if found is not None and found.found:
+                    return found
+        return None
+
+    async def listed(self) -> list[Observation]:
+        """Every readable entry of the upstream's list. Raises `UpstreamError`."""
+        path = self._contract.path(LIST, "")
+        if path is None:
+            return []
+        at = self._now()
+        answer = await self._fetch(path, {})
+        if answer.status >= 500:  # it may still be starting: asked again, unlike one without a list
+            raise UpstreamError(f"The upstream answered {answer.status} for its list of jobs.")
+        try:
+            items = self._contract.items(_document(answer))
+        except Unreadable as error:
+            self._refuse("list", error.reason, str(error), None)
+            return []
+        seen = []
+        for item in items:
+            try:
+                seen.append(self._contract.observe(item, at, template=path))
+            except Unreadable as error:
+                self._refuse("list", error.reason, str(error), None)
+        return seen
+
+    async def stream(self, job: Job) -> Exchange:
+        """The upstream's stream of a job, its head received. Raises `UpstreamError`."""
+        path = self._contract.path(STREAM, job.id) or ""
+        headers = {"Accept": "text/event-stream", **trace(job)}
+        try:
+            # A stream may then be silent for long, but its head has nothing to wait for.
+            async with asyncio.timeout(_ATTEMPT_SECONDS):
+                return await self._client.send("GET", path, headers, streaming=True)
+        except TimeoutError as error:
+            raise UpstreamTimeout("The upstream did not begin the stream in time.") from error
+
+    def event(self, event: ServerEvent, job_id: str, source: str) -> Observation | None:
+        """What a stream's event says; None for those that show no state."""
+        if event.name == "error":
+            return None
+        template = self._contract.template(STREAM)
+        try:
+            document = decode(event.data)
+            return self._contract.observe(document, self._now(), template=template, job_id=job_id)
+        except Unreadable as error:
+            if error.reason != "no_state":  # greetings and farewells show none
+                self._refuse(source, error.reason, str(error), job_id)
+            return None
+
+    async def _about(
+        self, route: str, job_id: str, headers: Mapping[str, str]
+    ) -> Observation | None:
+        path = self._contract.path(route, job_id)
+        if path is None:
+            return None
+        at = self._now()
+        answer = await self._fetch(path, headers)
+        if answer.status == 404:
+            return Observation(job_id, at, found=False)
+        template = self._contract.template(route)
+        try:
+            return self._contract.observe(_document(answer), at, template=template, job_id=job_id)
+        except Unreadable as error:
+            self._refuse("poll", error.reason, str(error), job_id)
+            return None
+
+    async def _fetch(self, path: str, headers: Mapping[str, str]) -> Answer:
+        try:
+            return await self._client.fetch(
+                "GET",
+                path,
+                {"Accept": "application/json", **headers},
+                limit=MAX_ANSWER_BYTES,
+                seconds=_ATTEMPT_SECONDS,
+            )
+        except ContentTooLarge as error:
+            return Answer(413, CIMultiDict(), error.detail.encode())
+
+
+def _document(answer: Answer) -> Any:
+    if answer.status >= 300:
+        raise Unreadable("status", f"the upstream answered {answer.status}")
+    return decode(answer.body)
+
+
+def trace(job: Job) -> dict[str, str]:
+    """The headers that tie a request about a job to the one that created it."""
+    pairs = {"X-Request-ID": job.request_id, "traceparent": job.traceparent}
+    return {name: value for name, value in pairs.items() if value}

@@ -1,0 +1,262 @@
+"""Watches unfinished jobs: claims them, observes the upstream, until they end.
+
+Each claimed job is one task: it follows the upstream's stream where there is one, else polls, fast
+while the job moves and slow while it does not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing, suppress
+
+from gateway.core.contract import STREAM, Contract
+from gateway.core.error import StoreUnavailable, UpstreamError, UpstreamTimeout
+from gateway.core.job import Job, Observation
+from gateway.core.outbox import Claim
+from gateway.core.sse import EventParser
+from gateway.job.observer import Observer
+from gateway.job.tracker import Tracker
+from gateway.settings.model import Watch
+from gateway.store.base import JobStore
+from gateway.telemetry.log import get_logger
+from gateway.telemetry.metric import Metrics
+from gateway.upstream.client import Exchange
+
+MAX_WATCHED = 20_000
+_CLAIM_SECONDS = 0.5
+_USELESS_STREAMS = 3
+
+
+class Watcher:
+    """Claims due jobs and watches each in a task of its own."""
+
+    def __init__(  # noqa: PLR0913 - collaborators, each by its name
+        self,
+        *,
+        jobs: JobStore,
+        tracker: Tracker,
+        observer: Observer,
+        contract: Contract,
+        settings: Watch,
+        upstream: str | None,
+        metrics: Metrics,
+        now: Callable[[], float],
+        jitter: Callable[[], float],
+    ) -> None:
+        self._store = jobs
+        self._tracker = tracker
+        self._observer = observer
+        self._contract = contract
+        self._settings = settings
+        self._upstream = upstream
+        self._metrics = metrics
+        self._now = now
+        self._jitter = jitter
+        self._log = get_logger("watcher")
+        self._wake = asyncio.Event()
+        self._watches: dict[str, asyncio.Task[None]] = {}
+        self._streams = 0
+
+    def wake(self) -> None:
+        """Look for due jobs now: one was just created."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Claim and watch until cancelled; then every claim is given back."""
+        reconciling = asyncio.create_task(self._reconcile())
+        try:
+            while True:
+                await self._claim()
+                with suppress(TimeoutError):
+                    # Not wait_for: until Python 3.12 it loses a cancellation that meets the wake.
+                    async with asyncio.timeout(_CLAIM_SECONDS):
+                        await self._wake.wait()
+                self._wake.clear()
+        finally:
+            tasks = [reconciling, *self._watches.values()]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _claim(self) -> None:
+        free = MAX_WATCHED - len(self._watches)
+        if free <= 0:
+            return
+        try:
+            claims = await self._store.claim_due(
+                self._upstream, free, self._now(), self._settings.lease
+            )
+        except StoreUnavailable as error:
+            self._log.warning("claim_failed", error=error.detail)
+            return
+        for claim in claims:
+            job_id = claim.item.id
+            old = self._watches.get(job_id)
+            if old is not None:
+                old.cancel()  # its lease ran out unnoticed: the new claim takes its place
+            self._watches[job_id] = asyncio.create_task(self._watch(claim))
+
+    async def _watch(self, claim: Claim[Job]) -> None:
+        job_id = claim.item.id
+        watching = asyncio.create_task(self._observe_until_ended(job_id))
+        keeping = asyncio.create_task(self._keep(claim))
+        try:
+            await asyncio.wait({watching, keeping}, return_when=asyncio.FIRST_COMPLETED)
+            if watching.done() and (error := watching.exception()) is not None:
+                self._log.error("watch_failed", job_id=job_id, exc_info=error)
+        finally:
+            for task in (watching, keeping):
+                task.cancel()
+            await asyncio.gather(watching, keeping, return_exceptions=True)
+            if self._watches.get(job_id) is asyncio.current_task():
+                del self._watches[job_id]
+            with suppress(StoreUnavailable):  # the lease then runs out by itself
+                await self._store.release(claim, self._now() + self._settings.poll.min)
+
+    async def _keep(self, claim: Claim[Job]) -> None:
+        """Renew the lease; return when it is lost to another replica."""
+        while True:
+            await asyncio.sleep(self._settings.lease / 3)
+            with suppress(StoreUnavailable):  # tried again; past the lease the fence decides
+                if not await self._store.renew(claim, self._now() + self._settings.lease):
+                    self._log.warning("lease_lost", job_id=claim.item.id)
+                    return
+
+    async def _observe_until_ended(self, job_id: str) -> None:
+        poll = self._settings.poll
+        delay = poll.min
+        # After a few streams that say nothing the upstream is taken not to stream, and polled.
+        tries = _USELESS_STREAMS if self._streams_offered() else 0
+        while (job := await self._alive(job_id)) is not None:
+            if tries and self._streams < self._settings.max_streams:
+                tries = _USELESS_STREAMS if await self._follow(job) else tries - 1
+            moved = await self._poll(job_id)
+            job = self._tracker.active(job_id)
+            if job is None:
+                return
+            delay = poll.min if moved else min(poll.max, delay * 1.5)
+            await self._rest(self._pause(job, delay))
+
+    def _streams_offered(self) -> bool:
+        return self._settings.source != "poll" and self._contract.has(STREAM)
+
+    async def _alive(self, job_id: str) -> Job | None:
+        """The job if it has not ended, time-outs applied."""
+        try:
+            job = await self._tracker.expire(job_id)
+        except StoreUnavailable as error:
+            self._log.warning("expiry_failed", job_id=job_id, error=error.detail)
+            return self._tracker.active(job_id)
+        return None if job is None or job.state.terminal else job
+
+    async def _poll(self, job_id: str) -> bool:
+        """Ask once; True when the job moved."""
+        before = self._tracker.active(job_id)
+        if before is None:
+            return False
+        try:
+            observation = await self._observer.status(before)
+            if observation is None:
+                return False
+            after = await self._tracker.observe(observation, "poll")
+        except UpstreamError as error:
+            self._log.info("poll_failed", job_id=job_id, reason=error.reason)
+            return False
+        except StoreUnavailable as error:
+            self._log.warning("poll_not_recorded", job_id=job_id, error=error.detail)
+            return False
+        return after is not None and after.sequence != before.sequence
+
+    async def _follow(self, job: Job) -> bool:
+        """Follow the job's stream until it ends; False when it said nothing usable."""
+        self._streams += 1
+        useful = False
+        try:
+            async with await self._observer.stream(job) as exchange:
+                if exchange.status != 200:
+                    return False
+                async with aclosing(self._observations(exchange, job.id)) as observations:
+                    async for observation in observations:
+                        useful = True
+                        await self._take(observation)
+                        if await self._alive(job.id) is None:
+                            break
+        except UpstreamError as error:
+            self._log.info("stream_broken", job_id=job.id, reason=error.reason)
+            # One that broke may say more when it is taken up again; one that is dumb will not.
+            return useful or not isinstance(error, UpstreamTimeout)
+        finally:
+            self._streams -= 1
+        return useful
+
+    async def _take(self, observation: Observation) -> None:
+        try:
+            await self._tracker.observe(observation, "stream")
+        except StoreUnavailable as error:
+            self._log.warning("event_not_recorded", job_id=observation.job_id, error=error.detail)
+
+    async def _observations(
+        self, exchange: Exchange, job_id: str
+    ) -> AsyncGenerator[Observation, None]:
+        """What the stream shows of the job; while that is nothing the job is polled beside it.
+
+        A stream may also be silent by heartbeats. Ends with the stream, or with the job.
+        """
+        async with aclosing(self._shown(exchange, job_id)) as shown:
+            coming: asyncio.Task[Observation] | None = None
+            try:
+                while True:
+                    coming = coming or asyncio.ensure_future(anext(shown))
+                    done, _ = await asyncio.wait({coming}, timeout=self._settings.poll.max)
+                    if done:
+                        finished, coming = coming, None
+                        try:
+                            yield finished.result()
+                        except StopAsyncIteration:
+                            return
+                    else:
+                        await self._poll(job_id)
+                        if await self._alive(job_id) is None:
+                            return
+            finally:
+                if coming is not None:
+                    coming.cancel()
+                    await asyncio.gather(coming, return_exceptions=True)
+
+    async def _shown(self, exchange: Exchange, job_id: str) -> AsyncGenerator[Observation, None]:
+        parser = EventParser()
+        async for chunk in exchange.chunks():
+            for event in parser.feed(chunk):
+                observation = self._observer.event(event, job_id, "stream")
+                if observation is not None:
+                    yield observation
+
+    async def _rest(self, seconds: float) -> None:
+        """Wait for the next poll, and note how much later than planned it comes."""
+        clock = asyncio.get_running_loop().time
+        due = clock() + seconds
+        await asyncio.sleep(seconds)
+        self._metrics.watch_lag_seconds.set(max(0.0, clock() - due))
+
+    def _pause(self, job: Job, delay: float) -> float:
+        """Seconds to the next poll, spread so that many jobs do not ask at once."""
+        if job.lost_since is not None:
+            left = job.lost_since + self._settings.lost_after - self._now()
+            delay = min(delay, max(0.05, left))
+        return delay * (0.9 + 0.2 * self._jitter())
+
+    async def _reconcile(self) -> None:
+        """Hold the store against the upstream's list once that can be had; adopt strangers."""
+        delay = self._settings.poll.min
+        while True:
+            try:
+                for observation in await self._observer.listed():
+                    await self._tracker.observe(observation, "list")
+            except (UpstreamError, StoreUnavailable) as error:
+                self._log.info("reconcile_postponed", error=error.detail)
+                await asyncio.sleep(delay)
+                delay = min(self._settings.poll.max, delay * 2)
+                continue
+            self._wake.set()
+            return

@@ -1,0 +1,1 @@
+"""The job API behind the gateway."""
