@@ -1,0 +1,1 @@
+"""Delivery: claim a message, send it to its sink, record what became of it."""

@@ -1,0 +1,222 @@
+"""Claims due messages, sends each through its sink, decides and settles: at least once, never lost.
+
+A claim is a lease that outlasts the attempt; whoever dies or hangs while holding one loses it, and
+the message is due again. Each sink has a lane of its own, and within a lane each destination its
+share, so that a slow one delays nobody else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from gateway.core.error import StoreUnavailable
+from gateway.core.outbox import Claim, Message
+from gateway.delivery.attempt import Courier
+from gateway.delivery.base import Sink
+from gateway.store.base import Outbox
+from gateway.telemetry.log import get_logger
+from gateway.telemetry.metric import Metrics
+
+LEASE_MARGIN_SECONDS = 15.0
+IDLE_SECONDS = 5.0  # how long another replica's new message may wait unseen
+HELD_SECONDS = 0.25  # between looks at what is due but waits for its turn
+SETTLE_SECONDS = 5.0  # at a stop, for verdicts on attempts already made
+BACKOFF_FIRST_SECONDS = 0.1
+BACKOFF_MAX_SECONDS = 5.0
+
+
+class Dispatcher:
+    """Delivers what is in the outbox, between `start` and `stop`.
+
+    `now` gives epoch seconds, `jitter` a number in [0, 1).
+    """
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        sinks: Sequence[Sink],
+        *,
+        now: Callable[[], float],
+        jitter: Callable[[], float],
+        metrics: Metrics,
+    ) -> None:
+        self._lanes = [
+            Lane(outbox, sink, now=now, jitter=jitter, metrics=metrics) for sink in sinks
+        ]
+
+    @property
+    def in_flight(self) -> int:
+        """How many attempts are under way."""
+        return sum(lane.in_flight for lane in self._lanes)
+
+    async def start(self) -> None:
+        """Begin to deliver."""
+        for lane in self._lanes:
+            lane.start()
+
+    def wake(self) -> None:
+        """Look now: messages were added."""
+        for lane in self._lanes:
+            lane.wake()
+
+    async def stop(self, deadline_seconds: float) -> None:
+        """Claim no more, give attempts under way `deadline_seconds` to end, then abandon them.
+
+        What is abandoned is due again when its lease ends. Harmless when nothing was started.
+        """
+        await asyncio.gather(*(lane.stop(deadline_seconds) for lane in self._lanes))
+
+
+class Lane:
+    """Delivers the messages of one sink."""
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        sink: Sink,
+        *,
+        now: Callable[[], float],
+        jitter: Callable[[], float],
+        metrics: Metrics,
+    ) -> None:
+        self._outbox = outbox
+        self._sink = sink
+        self._now = now
+        self._jitter = jitter
+        self._metrics = metrics
+        self._log = get_logger("delivery")
+        self._courier = Courier(outbox, sink, now=now, jitter=jitter, metrics=metrics)
+        self._loop: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._busy: Counter[str] = Counter()
+        self._awake = asyncio.Event()
+        self._stopping = asyncio.Event()
+        # A destination's share, then half of what was before, down to 1.
+        share = sink.per_destination
+        self._sizes = [share >> step for step in range(share.bit_length())]
+
+    @property
+    def in_flight(self) -> int:
+        """How many attempts are under way."""
+        return len(self._tasks)
+
+    def start(self) -> None:
+        """Begin to deliver."""
+        if self._loop is None:
+            self._stopping.clear()
+            self._courier.open()
+            self._loop = asyncio.create_task(self._run(), name=f"lane-{self._sink.name}")
+
+    def wake(self) -> None:
+        """Look now."""
+        self._awake.set()
+
+    async def stop(self, deadline_seconds: float) -> None:
+        """See `Dispatcher.stop`."""
+        self._stopping.set()
+        self._awake.set()
+        self._courier.close()
+        loop, self._loop = self._loop, None
+        until = asyncio.get_running_loop().time() + deadline_seconds
+        if loop is not None:
+            # It ends by itself after the claim it may be waiting for, whose messages it delivers.
+            await asyncio.wait({loop}, timeout=deadline_seconds)
+            loop.cancel()
+            await asyncio.wait({loop})
+        await self._drain(until - asyncio.get_running_loop().time())
+        self._courier.abandon()
+        await self._drain(SETTLE_SECONDS)
+        for task in self._tasks:
+            task.cancel()
+        await self._drain(None)
+
+    async def _drain(self, timeout_seconds: float | None) -> None:
+        if self._tasks:
+            timeout = None if timeout_seconds is None else max(0.0, timeout_seconds)
+            await asyncio.wait(set(self._tasks), timeout=timeout)
+
+    async def _run(self) -> None:
+        failures, pause = 0, 0.0
+        while not self._stopping.is_set():
+            self._awake.clear()
+            try:
+                pause = await self._turn()
+                failures = 0
+            except StoreUnavailable as error:
+                failures += 1
+                self._metrics.store_errors_total.labels("outbox").inc()
+                self._log.warning("outbox_unavailable", sink=self._sink.name, error=error.detail)
+            except Exception:  # noqa: BLE001 - a lane that ends delivers nothing until a restart
+                failures += 1
+                self._log.exception("lane_failed", sink=self._sink.name)
+            if failures:
+                await _wait(self._stopping, self._backoff(failures))
+            elif pause > 0:
+                await _wait(self._awake, pause)
+
+    async def _turn(self) -> float:
+        """Claim what is due; how long to wait for more, in seconds."""
+        due_at = await self._outbox.next_due_at(self._sink.name)
+        if due_at is None:
+            return IDLE_SECONDS
+        if (ahead := due_at - self._now()) > 0:
+            return min(ahead, IDLE_SECONDS)
+        # Nothing claimed: it waits for its destination's share, for an earlier message, or for us.
+        return 0.0 if await self._claim() else HELD_SECONDS
+
+    async def _claim(self) -> int:
+        """Claim as much as there is room for; how many messages that was.
+
+        A claim may hand out messages of one destination alone. So a claim of `size` leaves out
+        every destination with less room than that, and smaller ones follow for those. Each turn
+        makes every size of claim, so that a destination with something under way starves no more
+        than one without.
+        """
+        total, share = 0, self._sink.per_destination
+        for size in self._sizes:
+            limit = min(size, self._sink.concurrency - len(self._tasks))
+            if limit <= 0 or self._stopping.is_set():
+                break
+            busy = [each for each, count in self._busy.items() if count > share - size]
+            lease_seconds = self._sink.deadline_seconds + LEASE_MARGIN_SECONDS
+            claims = await self._outbox.claim(
+                self._sink.name, limit, self._now(), lease_seconds, busy=busy
+            )
+            for claim in claims:
+                self._begin(claim)
+            total += len(claims)
+            if len(claims) < limit and not busy:
+                break
+        return total
+
+    def _begin(self, claim: Claim[Message]) -> None:
+        destination = claim.item.destination
+        self._busy[destination] += 1
+        task = asyncio.create_task(self._courier.deliver(claim), name=claim.item.id)
+        self._tasks.add(task)
+        task.add_done_callback(partial(self._ended, destination))
+
+    def _ended(self, destination: str, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._busy[destination] -= 1
+        if not self._busy[destination]:
+            del self._busy[destination]
+        self._awake.set()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._log.error("delivery_crashed", delivery_id=task.get_name(), exc_info=error)
+
+    def _backoff(self, failures: int) -> float:
+        delay = min(BACKOFF_FIRST_SECONDS * 2.0 ** min(failures - 1, 10), BACKOFF_MAX_SECONDS)
+        return delay * (1.0 + self._jitter())
+
+
+async def _wait(event: asyncio.Event, timeout_seconds: float) -> None:
+    """Return when the event is set or the time is up, whichever is first."""
+    try:
+        async with asyncio.timeout(timeout_seconds):
+            await event.wait()
+    except TimeoutError:
+        return

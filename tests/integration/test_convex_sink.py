@@ -1,0 +1,399 @@
+"""From a job's change to the rows of the real functions of `convex/`, with the outbox on disk."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from gateway.core.event import envelope
+from gateway.core.job import Job, JobChange, Observation, State, WatchRule, advance, begin
+from gateway.core.outbox import Delivery, DeliveryStatus
+from gateway.core.webhook import WebhookStatus
+from gateway.delivery.convex import ConvexClient, ConvexFunctionError, HistoryQuery
+from gateway.delivery.convex_sink import ConvexSink
+from gateway.delivery.dispatcher import Dispatcher
+from gateway.delivery.subscription import ConvexSubscription, WebhookPublisher
+from gateway.settings.model import Convex, ConvexFunctions
+from gateway.store.base import DeliveryQuery
+from gateway.store.sqlite import Database, SqliteJobStore, SqliteOutbox
+from gateway.telemetry.metric import Metrics
+from tests.support.convex import ConvexServer, require_server
+from tests.support.delivery import SECRET, make_webhook
+
+UPDATE = "jobs:updateProgress"
+EVERY_PERCENT = WatchRule(progress_step=1.0)
+FAILURE = {
+    "error_type": "external_service_error",
+    "error_code": "DEEPGRAM_DOWN",
+    "error_message": "boom",
+    "is_retryable": True,
+    "support_reference": "ERR-1",
+}
+
+
+@dataclass
+class World:
+    """A store, a dispatcher over it, and jobs that change when a test says so."""
+
+    server: ConvexServer
+    directory: Path
+    settings: Convex
+    metrics: Metrics = field(default_factory=Metrics)
+
+    async def open(self) -> None:
+        self.database = Database(self.directory / "gateway.db")
+        await self.database.open()
+        self.jobs = SqliteJobStore(self.database)
+        self.outbox = SqliteOutbox(self.database)
+        self.client = ConvexClient(self.settings)
+        self.sink = ConvexSink(self.client, self.settings, now=time.time)
+        await self.sink.start()
+        self.dispatcher = Dispatcher(
+            self.outbox, [self.sink], now=time.time, jitter=random.random, metrics=self.metrics
+        )
+        await self.dispatcher.start()
+
+    async def close(self) -> None:
+        await self.dispatcher.stop(0.0)
+        await self.sink.close()
+        await self.database.close()
+
+    async def create(self, job_id: str = "j1", **fields: Any) -> Job:
+        at = time.time()
+        blank = Job(job_id, "01K", "acme", "u1", State.QUEUED, at, at, subject="v1", **fields)
+        seen = Observation(job_id, at, state=State.QUEUED)
+        return await self._record(begin(blank, seen, at))
+
+    async def observe(self, job: Job, state: State = State.RUNNING, **seen: Any) -> Job:
+        at = time.time()
+        change = advance(job, Observation(job.id, at, state=state, **seen), at, EVERY_PERCENT)
+        assert change is not None
+        return await self._record(change)
+
+    async def _record(self, change: JobChange) -> Job:
+        envelopes = [envelope(change.job, event, None) for event in change.events]
+        subscription = ConvexSubscription(self.settings.functions)
+        messages = await subscription.messages(change, envelopes)
+        assert await self.jobs.record(change, [], messages)
+        self.dispatcher.wake()
+        stored = await self.jobs.get(change.job.id)
+        assert stored is not None
+        return stored
+
+    async def log(self) -> Sequence[Delivery]:
+        """Every delivery, in the order of its event."""
+        deliveries, _ = await self.outbox.deliveries(DeliveryQuery("convex", limit=1000))
+        return sorted(deliveries, key=lambda each: each.message.sequence)
+
+    async def until(self, condition: Callable[[Sequence[Delivery]], bool]) -> Sequence[Delivery]:
+        """The log once `condition` holds of it. Raises TimeoutError."""
+        async with asyncio.timeout(30):
+            # What changes is a row of a database: there is nothing to await.
+            while not condition(deliveries := await self.log()):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        return deliveries
+
+    async def settled(self) -> Sequence[Delivery]:
+        """The log once nothing in it waits any more."""
+        return await self.until(lambda log: all(each.message.status.final for each in log))
+
+    async def row(self, table: str) -> Mapping[str, Any]:
+        (row,) = await self.server.dump(table)
+        return row
+
+
+@pytest.fixture(scope="module")
+def convex_process() -> Iterator[ConvexServer]:
+    require_server()
+    with ConvexServer() as server:
+        yield server
+
+
+@pytest.fixture
+async def server(convex_process: ConvexServer) -> ConvexServer:
+    await convex_process.reset()
+    return convex_process
+
+
+def settings_of(server: ConvexServer, **fields: Any) -> Convex:
+    values: dict[str, Any] = {
+        "url": server.url,
+        "deploy_key": SecretStr(server.deploy_key),
+        "retry_delays": (0.01,),
+        "timeout": 5.0,
+    }
+    return Convex(**(values | fields))
+
+
+@asynccontextmanager
+async def opened(server: ConvexServer, directory: Path, **fields: Any) -> AsyncIterator[World]:
+    world = World(server, directory, settings_of(server, **fields))
+    await world.open()
+    try:
+        yield world
+    finally:
+        await world.close()
+
+
+@pytest.fixture
+async def world(server: ConvexServer, tmp_path: Path) -> AsyncIterator[World]:
+    async with opened(server, tmp_path) as world:
+        yield world
+
+
+async def test_job_and_its_video_hold_every_field_of_the_last_state(world: World) -> None:
+    job = await world.create(webhook_urls=("https://example.com/",), webhook_events=("job.*",))
+    job = await world.observe(
+        job,
+        stage="Transcribing",
+        percentage=42.5,
+        stages_completed=3,
+        total_stages=7,
+        eta_seconds=120.0,
+    )
+    await world.settled()
+
+    expected = {
+        "jobId": "j1",
+        "status": "running",
+        "currentStage": "Transcribing",
+        "progressPercentage": 42.5,
+        "estimatedCompletionSeconds": 120.0,
+        "stagesCompleted": 3.0,
+        "totalStages": 7.0,
+        "retryCount": 0.0,
+        "webhookUrls": ["https://example.com/"],
+        "webhookEvents": ["job.*"],
+    }
+    assert job.running_since is not None
+    times = {
+        "lastProgressUpdate": float(round(job.observed_at * 1000)),
+        "processingStartedAt": float(round(job.running_since * 1000)),
+        "estimatedCompletionTime": float(round((job.observed_at + 120) * 1000)),
+    }
+    for table in ("jobs", "videos"):
+        row = await world.row(table)
+        assert {name: row[name] for name in expected | times} == expected | times
+    row = await world.row("jobs")
+    assert (row["sequence"], row["videoId"], row["owner"]) == (float(job.sequence), "v1", "acme")
+
+
+async def test_end_of_a_job_is_stored_with_its_error_and_analytics(world: World) -> None:
+    job = await world.observe(await world.create(), stage="Downloading", percentage=5.0)
+    job = await world.observe(job, State.FAILED, error=FAILURE)
+    deliveries = await world.settled()
+
+    assert {each.message.status for each in deliveries} <= {
+        DeliveryStatus.SUCCEEDED,
+        DeliveryStatus.SUPERSEDED,
+    }
+    row, analytics = await world.row("videos"), await world.row("jobAnalytics")
+    expected = {
+        "status": "failed",
+        "errorType": "external_service_error",
+        "errorCode": "DEEPGRAM_DOWN",
+        "isRetryable": True,
+        "supportReference": "ERR-1",
+    }
+    assert job.finished_at is not None
+    assert {name: row[name] for name in expected} == expected
+    assert row["processingCompletedAt"] == round(job.finished_at * 1000)
+    assert analytics["status"] == "failed"
+    assert [each["stage"] for each in analytics["stages"]] == ["Downloading"]
+    assert analytics["totalSeconds"] == pytest.approx(job.finished_at - job.created_at)
+
+
+async def test_deployment_that_is_away_catches_up_without_losing_the_end(
+    tmp_path: Path,
+) -> None:
+    require_server()
+    server = ConvexServer()
+    with server:
+        pass  # chosen its port, and gone
+    async with opened(server, tmp_path) as world:
+        job = await world.create()
+        for percentage in range(1, 30):
+            job = await world.observe(job, percentage=float(percentage))
+        await world.observe(job, State.COMPLETED)
+        await world.until(lambda log: any(len(each.attempts) > 3 for each in log))
+        shown = world.sink.last_error
+        server.start()
+        try:
+            deliveries = await world.settled()
+            row = await world.row("jobs")
+            stats = await server.stats()
+        finally:
+            server.stop()
+        mended = world.sink.last_error
+    assert (shown is None, mended) == (False, None)
+    assert (row["status"], row["progressPercentage"]) == ("completed", 100.0)
+    kinds = [each.message.status for each in deliveries]
+    assert kinds.count(DeliveryStatus.SUPERSEDED) >= 28
+    assert set(kinds) == {DeliveryStatus.SUPERSEDED, DeliveryStatus.SUCCEEDED}
+    assert stats["paths"][UPDATE]["received"] <= 3
+
+
+@pytest.mark.parametrize("fault", ["429", "503", "500", "drop", "truncated", "html", "lost_reply"])
+async def test_fault_is_retried_and_applied_once(world: World, fault: str) -> None:
+    await world.server.fault(fault, count=2)
+    await world.create()
+    (delivery,) = await world.settled()
+
+    assert delivery.message.status is DeliveryStatus.SUCCEEDED
+    assert len(delivery.attempts) == 3
+    assert [each.error_kind is None for each in delivery.attempts] == [False, False, True]
+    row = await world.row("jobs")
+    assert (row["status"], row["sequence"]) == ("queued", 1.0)
+
+
+async def test_retry_after_of_the_deployment_is_kept(world: World) -> None:
+    await world.server.fault("503", count=1, retry_after="3600")
+    await world.create()
+    (delivery,) = await world.until(lambda log: log[0].message.status is DeliveryStatus.RETRYING)
+    assert delivery.message.due_at >= delivery.message.created_at + 3600
+
+
+async def test_deployment_that_hangs_is_a_timeout(server: ConvexServer, tmp_path: Path) -> None:
+    await server.fault("hold")
+    async with opened(server, tmp_path, timeout=0.1) as world:
+        await world.create()
+        (delivery,) = await world.settled()
+    await server.clear_faults()
+    assert delivery.attempts[0].error_kind == "timeout"
+    assert delivery.message.status is DeliveryStatus.SUCCEEDED
+
+
+async def test_wrong_key_loses_nothing_and_is_shown(server: ConvexServer, tmp_path: Path) -> None:
+    async with opened(server, tmp_path, deploy_key=SecretStr("test:key|wrong")) as world:
+        job = await world.create()
+        (delivery,) = await world.until(lambda log: bool(log[0].attempts))
+        assert world.sink.last_error is not None
+        assert "BadAdminKey" in world.sink.last_error
+    assert delivery.message.status is DeliveryStatus.RETRYING
+    assert delivery.attempts[0].error_kind == "configuration"
+    assert delivery.message.due_at >= delivery.message.created_at + 60
+
+    async with opened(server, tmp_path) as world:  # the key mended, the job gone on
+        await world.observe(job, State.CANCELLED)
+        await world.until(lambda log: log[-1].message.status is DeliveryStatus.SUCCEEDED)
+
+
+async def test_functions_not_yet_deployed_lose_nothing(
+    server: ConvexServer, tmp_path: Path
+) -> None:
+    functions = ConvexFunctions(update_progress="jobs:notYet")
+    async with opened(server, tmp_path, functions=functions) as world:
+        await world.create()
+        (delivery,) = await world.until(lambda log: bool(log[0].attempts))
+    assert delivery.message.status is DeliveryStatus.RETRYING
+    assert delivery.attempts[0].error_kind == "configuration"
+
+
+async def test_refused_arguments_end_as_a_dead_letter_with_the_functions_text(
+    world: World,
+) -> None:
+    with pytest.raises(ConvexFunctionError) as refusal:
+        await world.client.update_job_progress_detailed(
+            {"jobId": "", "incarnation": "01K", "sequence": 1}
+        )
+    assert refusal.value.data == {"code": "INVALID_ARGUMENT", "message": "jobId must not be empty"}
+    job = Job("j1", "", "acme", "u1", State.QUEUED, 1.0, 1.0)
+    await world._record(begin(job, Observation("j1", 1.0, state=State.QUEUED), 1.0))
+    (delivery,) = await world.settled()
+    assert delivery.message.status is DeliveryStatus.EXHAUSTED
+    assert len(delivery.attempts) == 1
+    assert "incarnation must not be empty" in delivery.attempts[0].detail
+    assert world.sink.last_error is None
+
+
+async def test_updates_of_one_job_are_never_in_flight_together(world: World) -> None:
+    await world.server.fault("hold")
+    job = await world.create()
+    await world.server.wait_until(lambda stats: stats["open"] == 1)
+    for percentage in range(1, 10):
+        job = await world.observe(job, percentage=float(percentage))
+    await world.observe(await world.create("j2"), percentage=1.0)
+    await world.server.wait_until(lambda stats: stats["paths"][UPDATE]["succeeded"] >= 1)
+    assert await world.server.dump("jobs") != []
+    assert [row["jobId"] for row in await world.server.dump("jobs")] == ["j2"]
+    await world.server.clear_faults()
+    await world.settled()
+    rows = {row["jobId"]: row for row in await world.server.dump("jobs")}
+    assert rows["j1"]["sequence"] == job.sequence
+    assert (await world.server.stats())["paths"][UPDATE]["received"] <= 5
+
+
+async def test_many_jobs_stay_within_the_concurrency(server: ConvexServer, tmp_path: Path) -> None:
+    async with opened(server, tmp_path, concurrency=4) as world:
+        for number in range(60):
+            await world.create(f"j{number}")
+        await world.settled()
+        stats = await server.stats()
+    assert len(await server.dump("jobs")) == 60
+    # The server counts this test's own questions too.
+    assert stats["peakOpen"] <= 5
+
+
+async def test_webhook_changes_are_copied_and_late_ones_change_nothing(world: World) -> None:
+    publish = WebhookPublisher(
+        world.settings.functions, world.outbox, now=time.time, wake=world.dispatcher.wake
+    )
+    webhook = make_webhook(fields=("job_id",), headers={"X-Token": "hidden"})
+    await publish(webhook, False)
+    await world.settled()
+    await publish(replace(webhook, revision=2, status=WebhookStatus.DISABLED), False)
+    await world.settled()
+    row = await world.row("webhookConfigs")
+    assert (row["webhookId"], row["status"], row["revision"]) == ("wh_1", "disabled", 2.0)
+    assert SECRET not in str(row)
+    assert "hidden" not in str(row)
+
+    await publish(replace(webhook, revision=2), True)
+    await world.settled()
+    await publish(replace(webhook, revision=2), False)
+    await world.settled()
+    assert (await world.row("webhookConfigs"))["deleted"] is True
+
+
+async def test_history_is_read_page_by_page(world: World) -> None:
+    for number in range(5):
+        await world.create(f"j{number}")
+    await world.settled()
+    query = HistoryQuery(owner="acme", limit=2)
+    found: list[str] = []
+    while True:
+        page = await world.client.get_job_history(query)
+        found += [row["jobId"] for row in page.jobs]
+        if page.cursor is None:
+            break
+        query = replace(query, cursor=page.cursor)
+    assert found == ["j4", "j3", "j2", "j1", "j0"]
+    assert (await world.client.get_job_history(HistoryQuery(job_id="j3"))).jobs[0]["jobId"] == "j3"
+    later = HistoryQuery(since=time.time() + 60)
+    assert (await world.client.get_job_history(later)).jobs == ()
+
+
+async def test_web_apps_own_functions_are_called_when_configured(
+    server: ConvexServer, tmp_path: Path
+) -> None:
+    functions = ConvexFunctions(
+        update_status="video:updateStatusByTwitchId", update_urls="video:updateUrls"
+    )
+    async with opened(server, tmp_path, functions=functions) as world:
+        job = await world.create()
+        await world.until(lambda log: log[0].message.status.final)
+        urls = {"transcript_url": "gs://t", "video_url": "https://v", "custom_url": "https://c"}
+        await world.observe(job, State.COMPLETED, results=urls)
+        await world.settled()
+        video = await world.row("videos")
+    assert (video["status"], video["transcript_url"]) == ("completed", "gs://t")
+    assert video["video_url"] == "https://v"
