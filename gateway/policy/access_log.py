@@ -1,0 +1,83 @@
+"""One line and one measurement a request, when its last byte is out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from gateway.core.contract import STREAM
+from gateway.core.message import BodyStream, Handler, Request, Response
+from gateway.settings.contract import EVENTS
+from gateway.telemetry.log import get_logger
+from gateway.telemetry.metric import Metrics, method_label
+
+CLIENT_GONE = 499  # the status of a line whose client left before there was one, as nginx has it
+_EVENT_ROUTES = frozenset({STREAM, EVENTS})
+
+
+class AccessLog:
+    """Writes the access line, observes durations, and counts requests in flight.
+
+    A streamed answer's line is written when its body is closed: `aborted` says that it broke off.
+    """
+
+    def __init__(self, metrics: Metrics, now: Callable[[], float]) -> None:
+        self._metrics = metrics
+        self._now = now
+        self._log = get_logger("access")
+
+    async def __call__(self, request: Request, call_next: Handler) -> Response:
+        """The answer as it came."""
+        self._metrics.active_connections.inc()
+        try:
+            response = await call_next(request)
+        except BaseException as error:  # whatever it is passes on, but not without its line
+            gone = isinstance(error, asyncio.CancelledError)
+            self._write(request, CLIENT_GONE if gone else 500, 0, aborted=True)
+            raise
+        body = response.body
+        if isinstance(body, bytes):
+            self._write(request, response.status, len(body))
+        else:
+            body.closers.append(lambda: self._write_stream(request, response, body))
+        return response
+
+    def _write_stream(self, request: Request, response: Response, body: BodyStream) -> None:
+        kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        events = request.match.name in _EVENT_ROUTES or kind == "text/event-stream"
+        aborted = not body.is_complete
+        self._write(request, response.status, body.size, events=events, aborted=aborted)
+
+    def _write(
+        self,
+        request: Request,
+        status: int,
+        size: int,
+        *,
+        events: bool = False,
+        aborted: bool = False,
+    ) -> None:
+        seconds = max(0.0, self._now() - request.received_at)
+        route = request.match.name
+        self._metrics.active_connections.dec()
+        if events:
+            self._metrics.http_stream_duration_seconds.labels(route).observe(seconds)
+        else:
+            labels = (route, method_label(request.method), str(status))
+            self._metrics.http_request_duration_seconds.labels(*labels).observe(seconds)
+        line: dict[str, Any] = {
+            **request.fields,
+            "method": request.method,
+            "route": route,
+            "path": request.path,
+            "status": status,
+            "duration_seconds": round(seconds, 6),
+            "bytes": size,
+            "client": request.client,
+            "key_id": request.principal.key_id if request.principal else None,
+            "request_id": request.request_id,
+        }
+        if aborted:
+            line["aborted"] = True
+        self._log.info("request", **line)

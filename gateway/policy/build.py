@@ -1,0 +1,63 @@
+"""From the policy files to a chain: the order is here, and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from gateway.core.message import Handler
+from gateway.policy.access_log import AccessLog
+from gateway.policy.auth import Auth, keys_of
+from gateway.policy.base import Policy
+from gateway.policy.chain import compose
+from gateway.policy.rate_limit import RateLimit, Stage
+from gateway.policy.request_id import RequestId
+from gateway.policy.security_headers import SecurityHeaders
+from gateway.settings.policy import PolicySet
+from gateway.store.base import WindowStore
+from gateway.telemetry.metric import Metrics
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What policies are made with, and what outlives a change of the policy files.
+
+    `boundary` turns errors into answers; `admission` bounds the active jobs; `cache` holds stored
+    responses; `local_windows` take over while `windows` are away; `request_id_prefix` is random for
+    each process.
+    """
+
+    windows: WindowStore
+    local_windows: WindowStore
+    boundary: Policy
+    admission: Policy
+    cache: Policy
+    metrics: Metrics
+    now: Callable[[], float]
+    request_id_prefix: str
+
+
+def build(policies: PolicySet, parts: Parts, terminal: Handler) -> Handler:
+    """The chain, outermost first; errors end inside what every answer passes.
+
+    Raises ValueError for a key whose expiry is no time, or a limit whose name is not ASCII.
+    """
+    metrics, now = parts.metrics, parts.now
+
+    def limit(stage: Stage) -> RateLimit:
+        return RateLimit(
+            policies.rate_limits, stage, parts.windows, parts.local_windows, metrics, now
+        )
+
+    order: tuple[Policy, ...] = (
+        RequestId(parts.request_id_prefix),
+        AccessLog(metrics, now),
+        SecurityHeaders(policies.security_headers),
+        parts.boundary,
+        limit("address"),
+        Auth(policies.auth, keys_of(policies.auth), metrics, now),
+        limit("key"),
+        parts.admission,
+        parts.cache,
+    )
+    return compose(order, terminal)

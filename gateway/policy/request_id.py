@@ -1,0 +1,58 @@
+"""Gives every request an id, and lets only well-formed trace context through."""
+
+from __future__ import annotations
+
+import re
+from itertools import count
+
+from multidict import CIMultiDict
+
+from gateway.core.message import Handler, Request, Response
+
+REQUEST_ID = "X-Request-ID"
+_WELL_FORMED = re.compile(r"[A-Za-z0-9._-]{8,128}")
+_TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(-.+)?")
+
+
+class RequestId:
+    """Sets `request_id`, `X-Request-ID` both ways, and a `traceparent` that can be relied on.
+
+    An id of the client's is kept if it is well formed and given once; else it is replaced by
+    `prefix`, which is random for each process, and a counter.
+    """
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix
+        self._numbers = count(1)
+
+    async def __call__(self, request: Request, call_next: Handler) -> Response:
+        """The answer, with the request's id."""
+        given = request.headers.getall(REQUEST_ID, ())
+        if len(given) == 1 and _WELL_FORMED.fullmatch(given[0]):
+            request_id = given[0]
+        else:
+            request_id = f"{self._prefix}{next(self._numbers):06x}"
+        request.request_id = request_id
+        request.headers[REQUEST_ID] = request_id
+        _check_trace(request.headers)
+        response = await call_next(request)
+        response.headers[REQUEST_ID] = request_id
+        return response
+
+
+def _check_trace(headers: CIMultiDict[str]) -> None:
+    """Drop a broken trace context whole: the upstream then begins one (W3C Trace Context 4.3)."""
+    given = headers.getall("traceparent", ())
+    if len(given) != 1 or not is_traceparent(given[0]):
+        headers.popall("traceparent", None)
+        headers.popall("tracestate", None)
+
+
+def is_traceparent(text: str) -> bool:
+    """True for a valid `traceparent`; later versions than 00 may carry more (section 3.2.2)."""
+    found = _TRACEPARENT.fullmatch(text)
+    if found is None:
+        return False
+    version, trace, parent, more = found.groups()
+    known = version != "ff" and not (version == "00" and more)
+    return known and trace.strip("0") != "" and parent.strip("0") != ""

@@ -1,0 +1,18 @@
+"""A clock that stands still, and metrics of one's own."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.telemetry.metric import Metrics
+from tests.support.fakes import FakeClock
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    return Metrics()
