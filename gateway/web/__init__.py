@@ -1,0 +1,1 @@
+"""HTTP: listeners, conversion to the gateway's own messages, and the gateway's own routes."""

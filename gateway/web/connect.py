@@ -1,0 +1,73 @@
+"""Dials everything that the settings name, once: what `gateway check --connect` shows."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from gateway.settings.model import Dependency, Settings
+from gateway.web.health import Component, Health, Reading, Status
+from gateway.web.health_check import absent, dependency, open_session
+
+_CONVEX_PATH = "/version"
+
+
+async def connect(settings: Settings) -> dict[str, dict[str, Any]]:
+    """Each component's condition: its `status`, `error` and `latency_seconds`."""
+    async with open_session() as session:
+        components = _components(settings, session)
+        health = Health(components, interval=1.0, timeout=settings.health.timeout, now=time.time)
+        await health.check()
+    found: dict[str, dict[str, Any]] = health.report()["components"]
+    return found
+
+
+def failed(condition: dict[str, Any]) -> bool:
+    """True when the component was dialled and did not answer as it should."""
+    return condition["status"] not in (Status.HEALTHY, Status.NOT_CONFIGURED)
+
+
+def _components(settings: Settings, session: aiohttp.ClientSession) -> list[Component]:
+    timeout = settings.health.timeout
+
+    def asks(name: str, url: str) -> Component:
+        return Component(name, dependency(session, Dependency(url=url, timeout=timeout)))
+
+    upstream = settings.upstream
+    found = [asks("upstream", upstream.url.rstrip("/") + upstream.health_path)]
+    if settings.convex.url is None:
+        found.append(Component("convex", absent()))
+    else:
+        found.append(asks("convex", settings.convex.url.rstrip("/") + _CONVEX_PATH))
+    found.extend(
+        Component(name, dependency(session, item))
+        for name, item in settings.health.dependencies.items()
+    )
+    path = Path(settings.store.sqlite.path)
+
+    async def store() -> Reading:
+        return await asyncio.to_thread(writable, path)
+
+    found.append(Component("store", store))
+    return found
+
+
+def writable(path: Path) -> Reading:
+    """Whether a database could be written at `path`; leaves nothing behind."""
+    folder = path.absolute().parent
+    try:
+        if folder.is_dir():
+            with tempfile.TemporaryFile(dir=folder):
+                return Reading()
+        above = next(parent for parent in folder.parents if parent.exists())
+    except OSError as error:
+        return Reading(Status.UNHEALTHY, f"{folder} cannot be written: {error.strerror}")
+    if above.is_dir() and os.access(above, os.W_OK | os.X_OK):
+        return Reading()
+    return Reading(Status.UNHEALTHY, f"{folder} is not there and cannot be made in {above}")

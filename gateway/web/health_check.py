@@ -1,0 +1,235 @@
+"""The checks behind `/health`, one function a kind of component. None changes what it looks at."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+import aiohttp
+import psutil
+
+from gateway.core.job import Job, State
+from gateway.core.outbox import Backlog
+from gateway.settings.model import Dependency
+from gateway.telemetry.metric import Metrics
+from gateway.web.health import Check, Reading, Status
+
+MEMORY_WARNING = 0.9  # share of the allowed memory
+CPU_WARNING = 90.0  # percent of one core: the event loop has no more than one
+MIN_ATTEMPTS = 10  # fewer say nothing about a ratio
+MIN_SUCCESS_RATIO = 0.5
+# Results of gateway_delivery_attempts_total: the one that means success, and those of messages that
+# were not sent, which say nothing about a receiver.
+DELIVERED = "ok"
+NOT_SENT = frozenset({"cancelled", "skipped", "superseded"})
+_SAMPLE_SECONDS = 0.25
+
+
+def absent() -> Check:
+    """A component that the settings do not name: shown, and no reason for concern."""
+
+    async def check() -> Reading:
+        return Reading(Status.NOT_CONFIGURED)
+
+    return check
+
+
+def reads(read: Callable[[], Awaitable[object]]) -> Check:
+    """A store: healthy when a read succeeds."""
+
+    async def check() -> Reading:
+        await read()
+        return Reading()
+
+    return check
+
+
+def answers(ask: Callable[[], Awaitable[int]], expect: Sequence[int] = ()) -> Check:
+    """Something over HTTP: healthy when `ask` gives an expected status code, or any under 500."""
+
+    async def check() -> Reading:
+        code = await ask()
+        if code in expect if expect else code < 500:
+            return Reading(detail={"status_code": code})
+        return Reading(Status.UNHEALTHY, f"answered {code}", {"status_code": code})
+
+    return check
+
+
+def dependency(session: aiohttp.ClientSession, settings: Dependency) -> Check:
+    """A further service from `health.dependencies`, asked with GET and without credentials."""
+
+    async def ask() -> int:
+        timeout = aiohttp.ClientTimeout(total=settings.timeout)
+        async with session.get(settings.url, timeout=timeout, allow_redirects=False) as response:
+            return response.status
+
+    return answers(ask, settings.expect)
+
+
+def open_session() -> aiohttp.ClientSession:
+    """The session for dependencies: no cookies, no proxy from the environment. Must be closed."""
+    return aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), trust_env=False)
+
+
+def reports(last_error: Callable[[], str | None]) -> Check:
+    """A component that remembers its own last error, such as Convex's sink: degraded by one."""
+
+    async def check() -> Reading:
+        error = last_error()
+        return Reading() if error is None else Reading(Status.DEGRADED, error)
+
+    return check
+
+
+def memory(max_bytes: int, resident: Callable[[], int] | None = None) -> Check:
+    """The process's resident memory, against what it may have."""
+    measure = resident or _resident
+
+    async def check() -> Reading:
+        used = measure()
+        detail = {"resident_bytes": used, "max_bytes": max_bytes}
+        if used >= max_bytes:
+            return Reading(Status.UNHEALTHY, "more memory is used than is allowed", detail)
+        if used >= max_bytes * MEMORY_WARNING:
+            return Reading(Status.DEGRADED, "memory is nearly used up", detail)
+        return Reading(detail=detail)
+
+    return check
+
+
+def cpu(percent: Callable[[], float] | None = None) -> Check:
+    """The process's CPU time since the last check, in percent of one core."""
+    # The first call of psutil's has nothing to compare with and says 0.
+    measure = percent or psutil.Process().cpu_percent
+
+    async def check() -> Reading:
+        used = measure()
+        detail = {"percent": used}
+        if used >= CPU_WARNING:
+            return Reading(Status.DEGRADED, "the event loop's core is nearly used up", detail)
+        return Reading(detail=detail)
+
+    return check
+
+
+class LoopLag:
+    """Samples how late the event loop runs its timers; shows the worst since the last check."""
+
+    def __init__(self, metrics: Metrics, max_seconds: float) -> None:
+        self._metrics = metrics
+        self._max_seconds = max_seconds
+        self._worst_seconds = 0.0
+
+    async def run(self) -> None:
+        """Sample for ever; cancel to stop."""
+        clock = asyncio.get_running_loop().time
+        while True:
+            due = clock() + _SAMPLE_SECONDS
+            await asyncio.sleep(_SAMPLE_SECONDS)
+            self.note(max(0.0, clock() - due))
+
+    def note(self, lag_seconds: float) -> None:
+        """Take one sample."""
+        self._metrics.event_loop_lag_seconds.set(lag_seconds)
+        self._worst_seconds = max(self._worst_seconds, lag_seconds)
+
+    async def check(self) -> Reading:
+        """Degraded when a timer was later than allowed."""
+        worst, self._worst_seconds = self._worst_seconds, 0.0
+        detail = {"worst_seconds": round(worst, 6), "max_seconds": self._max_seconds}
+        if worst > self._max_seconds:
+            return Reading(Status.DEGRADED, "something blocks the event loop", detail)
+        return Reading(detail=detail)
+
+
+def queue(unfinished: Callable[[], Awaitable[Sequence[Job]]], now: Callable[[], float]) -> Check:
+    """The jobs that have not ended: how many, the oldest, and those the upstream denies."""
+
+    async def check() -> Reading:
+        jobs = await unfinished()
+        lost = sum(job.lost_since is not None for job in jobs)
+        detail = {
+            "active": len(jobs),
+            "queued": sum(job.state is State.QUEUED for job in jobs),
+            "running": sum(job.state is State.RUNNING for job in jobs),
+            "oldest_seconds": _age(min((job.created_at for job in jobs), default=None), now()),
+            "lost": lost,
+        }
+        if lost:
+            return Reading(Status.DEGRADED, "the upstream no longer knows some jobs", detail)
+        return Reading(detail=detail)
+
+    return check
+
+
+class Delivery:
+    """What waits for a sink's destinations, and the share of attempts that succeeded of late."""
+
+    def __init__(
+        self,
+        sink: str,
+        backlog: Callable[[], Awaitable[Sequence[Backlog]]],
+        metrics: Metrics,
+        now: Callable[[], float],
+    ) -> None:
+        self._sink = sink
+        self._backlog = backlog
+        self._metrics = metrics
+        self._now = now
+        self._seen = (0.0, 0.0)
+
+    async def check(self) -> Reading:
+        """Degraded when most attempts since the last check failed."""
+        lines = [line for line in await self._backlog() if line.sink == self._sink]
+        oldest = min((line.oldest_at for line in lines if line.oldest_at is not None), default=None)
+        ratio, attempts = self._ratio()
+        detail = {
+            "waiting": sum(line.waiting for line in lines),
+            "in_flight": sum(line.in_flight for line in lines),
+            "oldest_seconds": _age(oldest, self._now()),
+            "success_ratio": None if ratio is None else round(ratio, 4),
+        }
+        if ratio is not None and ratio < MIN_SUCCESS_RATIO and attempts >= MIN_ATTEMPTS:
+            return Reading(Status.DEGRADED, "most deliveries fail", detail)
+        return Reading(detail=detail)
+
+    def _ratio(self) -> tuple[float | None, float]:
+        total, good = attempts(self._metrics, self._sink)
+        new, new_good = total - self._seen[0], good - self._seen[1]
+        self._seen = (total, good)
+        return (new_good / new if new else None), new
+
+
+def attempts(metrics: Metrics, sink: str) -> tuple[float, float]:
+    """How many attempts a sink sent since the start, and how many of them succeeded."""
+    counts: Mapping[str, float] = {
+        sample.labels["result"]: sample.value
+        for family in metrics.delivery_attempts_total.collect()
+        for sample in family.samples
+        if sample.name.endswith("_total")
+        and sample.labels["sink"] == sink
+        and sample.labels["result"] not in NOT_SENT
+    }
+    return sum(counts.values()), counts.get(DELIVERED, 0.0)
+
+
+def policies(generation: Callable[[], int], last_error: Callable[[], str | None]) -> Check:
+    """The policy files: how often they were applied; degraded while the newest are refused."""
+
+    async def check() -> Reading:
+        detail = {"generation": generation()}
+        error = last_error()
+        if error is not None:
+            return Reading(Status.DEGRADED, error, detail)
+        return Reading(detail=detail)
+
+    return check
+
+
+def _resident() -> int:
+    return int(psutil.Process().memory_info().rss)
+
+
+def _age(at: float | None, now: float) -> float | None:
+    return None if at is None else round(max(0.0, now - at), 3)

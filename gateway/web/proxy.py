@@ -1,0 +1,229 @@
+"""The terminal handler: forwards a request, passes the answer on, and lets jobs be seen in it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable
+from typing import Any
+
+from multidict import CIMultiDict
+
+from gateway.core.contract import (
+    CANCEL,
+    CREATE,
+    DETAILS,
+    LIST,
+    STATUS,
+    STREAM,
+    Contract,
+    Unreadable,
+    decode,
+)
+from gateway.core.error import GatewayError, UpstreamError
+from gateway.core.forwarded import forward
+from gateway.core.header import strip_hop_by_hop
+from gateway.core.job import Observation, State
+from gateway.core.message import Body, BodyStream, Request, Response
+from gateway.core.sse import EventParser
+from gateway.job.callback import Callbacks
+from gateway.job.observer import MAX_ANSWER_BYTES, Observer
+from gateway.job.tracker import Creation, Tracker
+from gateway.telemetry.metric import Metrics
+from gateway.upstream.client import Exchange, UpstreamClient
+
+_WHOLE_BYTES = 64 * 1024
+_JOB_ROUTES = frozenset({CREATE, STATUS, DETAILS, LIST, STREAM, CANCEL})
+_ABOUT_ONE_JOB = frozenset({STATUS, DETAILS})
+
+
+class Proxy:
+    """Forwards what no other handler takes."""
+
+    def __init__(  # noqa: PLR0913 - collaborators, each by its name
+        self,
+        *,
+        client: UpstreamClient,
+        contract: Contract,
+        tracker: Tracker,
+        observer: Observer,
+        callbacks: Callbacks,
+        metrics: Metrics,
+        max_body: int,
+        now: Callable[[], float],
+    ) -> None:
+        self._client = client
+        self._contract = contract
+        self._tracker = tracker
+        self._observer = observer
+        self._callbacks = callbacks
+        self._metrics = metrics
+        self._max_body = max_body
+        self._now = now
+
+    async def __call__(self, request: Request) -> Response:
+        """The upstream's answer. Raises `UpstreamError`, or `ContentTooLarge`."""
+        if request.match.name == CREATE:
+            return await self._create(request)
+        at = self._now()
+        exchange = await self._send(request, self._headers(request))
+        if request.match.name == STREAM and exchange.status == 200:
+            return _streamed(exchange, self._seen(exchange, request.match.params["job_id"]))
+        response = await _passed_on(exchange, whole=request.match.name in _JOB_ROUTES)
+        self._observe(request, response, at)
+        return response
+
+    async def _create(self, request: Request) -> Response:
+        """Forward a creation; it is answered when the job is remembered durably."""
+        body = await request.body.read(self._max_body)
+        wanted = self._callbacks.extract(request, _lenient(body), self._contract)
+        headers = self._headers(request)
+        headers.popall("X-Webhook-Url", None)
+        with self._tracker.creating():
+            at = self._now()
+            exchange = await self._send(request, headers)
+            response = await _passed_on(exchange, whole=True)
+            if not 200 <= response.status < 300 or not isinstance(response.body, bytes):
+                return response
+            try:
+                observation = self._contract.observe(
+                    decode(response.body), at, template=request.match.route.template
+                )
+            except Unreadable as error:
+                self._tracker.refuse("create", error.reason, str(error), None)
+                return response
+            creation = Creation(
+                owner=request.owner,
+                request_id=request.request_id,
+                traceparent=request.headers.get("traceparent"),
+                webhook_urls=wanted.urls,
+                webhook_events=wanted.events,
+            )
+            await self._tracker.created(observation, creation)
+        request.fields["job_id"] = observation.job_id
+        return response
+
+    async def _send(self, request: Request, headers: CIMultiDict[str]) -> Exchange:
+        body = None if request.body.is_empty else request.body.chunks()
+        name = request.match.name
+        started = self._now()
+        outcome = "error"
+        try:
+            exchange = await self._client.send(
+                request.method, request.target, headers, body, streaming=name == STREAM
+            )
+            outcome = f"{exchange.status // 100}xx"
+        except UpstreamError as error:
+            outcome = error.reason
+            if (failure := _failure(request.body)) is not None:
+                raise failure from error
+            raise
+        finally:
+            elapsed = max(0.0, self._now() - started)
+            self._metrics.upstream_request_duration_seconds.labels(name, outcome).observe(elapsed)
+        return exchange
+
+    def _headers(self, request: Request) -> CIMultiDict[str]:
+        headers = strip_hop_by_hop(request.headers)
+        headers.popall("Expect", None)  # answered here, when the body is wanted
+        if request.match.name in _JOB_ROUTES:
+            headers.popall("Accept-Encoding", None)  # what is observed must be readable
+            headers["Accept-Encoding"] = "identity"
+        forward(headers, peer=request.client, scheme=request.scheme, host=request.host)
+        if request.request_id:
+            headers["X-Request-ID"] = request.request_id
+        return headers
+
+    def _observe(self, request: Request, response: Response, at: float) -> None:
+        """Let the tracker see for free what a client asked for."""
+        name, job_id = request.match.name, request.match.params.get("job_id")
+        if name == CANCEL and job_id and 200 <= response.status < 300:
+            self._tracker.offer(Observation(job_id, at, state=State.CANCELLED), "cancel")
+        elif name in _ABOUT_ONE_JOB and job_id and response.status == 404:
+            self._tracker.offer(Observation(job_id, at, found=False), "client")
+        elif name in _ABOUT_ONE_JOB | {LIST} and response.status == 200:
+            self._read(request, response, at, job_id)
+
+    def _read(self, request: Request, response: Response, at: float, job_id: str | None) -> None:
+        if request.method != "GET" or not isinstance(response.body, bytes):
+            return
+        template = request.match.route.template
+        try:
+            document = decode(response.body)
+            items = [document] if job_id else self._contract.items(document)
+        except Unreadable as error:
+            self._tracker.refuse("client", error.reason, str(error), job_id)
+            return
+        for item in items:
+            try:
+                seen = self._contract.observe(item, at, template=template, job_id=job_id)
+            except Unreadable as error:
+                self._tracker.refuse("client", error.reason, str(error), job_id)
+            else:
+                self._tracker.offer(seen, "client")
+
+    async def _seen(self, exchange: Exchange, job_id: str) -> AsyncGenerator[bytes, None]:
+        """The stream's bytes, untouched, while its events are read."""
+        parser = EventParser()
+        async for chunk in exchange.chunks():
+            for event in parser.feed(chunk):
+                observation = self._observer.event(event, job_id, "client_stream")
+                if observation is not None:
+                    self._tracker.offer(observation, "client_stream")
+            yield chunk
+
+
+async def _passed_on(exchange: Exchange, *, whole: bool) -> Response:
+    """The answer: read whole where it is to be observed or known to be small, else streamed."""
+    length = exchange.headers.get("Content-Length", "")
+    limit = MAX_ANSWER_BYTES if whole else _WHOLE_BYTES
+    small = length.isdecimal() and int(length) <= limit
+    if exchange.streams_events or not (small or (whole and not length)):
+        return _streamed(exchange, exchange.chunks())
+    parts: list[bytes] = []
+    size = 0
+    chunks = exchange.chunks()
+    try:
+        async for chunk in chunks:
+            parts.append(chunk)
+            size += len(chunk)
+            if size > limit:
+                return _streamed(exchange, _chained(parts, chunks))
+    except GatewayError:
+        exchange.close()
+        raise
+    exchange.close()
+    return Response(exchange.status, _headers(exchange), b"".join(parts), exchange.reason)
+
+
+def _streamed(exchange: Exchange, chunks: AsyncGenerator[bytes, None]) -> Response:
+    body = BodyStream(chunks, exchange.close)
+    return Response(exchange.status, _headers(exchange), body, exchange.reason)
+
+
+def _headers(exchange: Exchange) -> CIMultiDict[str]:
+    """The answer's headers; what the upstream says of limits of its own would contradict ours."""
+    headers = strip_hop_by_hop(exchange.headers)
+    for name in ("RateLimit", "RateLimit-Policy"):
+        headers.popall(name, None)
+    return headers
+
+
+async def _chained(
+    first: list[bytes], rest: AsyncGenerator[bytes, None]
+) -> AsyncGenerator[bytes, None]:
+    for chunk in first:
+        yield chunk
+    async for chunk in rest:
+        yield chunk
+
+
+def _failure(body: Body) -> GatewayError | None:
+    failure = getattr(body, "failure", None)
+    return failure if isinstance(failure, GatewayError) else None
+
+
+def _lenient(body: bytes) -> Any:
+    """A creation's body as JSON; None when it is none: refusing it is the upstream's business."""
+    try:
+        return decode(body)
+    except Unreadable:
+        return None
