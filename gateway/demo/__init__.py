@@ -1,0 +1,1 @@
+"""`gateway demo`: the whole product at work in a terminal, with no setup."""
