@@ -1,0 +1,1 @@
+"""Measurements, never tests: what a request costs, beside the upstream without the gateway."""
