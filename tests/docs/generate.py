@@ -1,0 +1,164 @@
+"""Writes what follows from the code: `python -m tests.docs.generate`.
+
+That is config/schema/, docs/settings.md, docs/metrics.md and the marked part of docs/jobs.md. What
+a setting means is written in docs/settings.md itself, and kept.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping
+from contextlib import redirect_stdout
+from itertools import groupby
+from pathlib import Path
+
+from gateway import cli
+from gateway.core.job import TRANSITIONS, EventType, State
+from gateway.telemetry.metric import Metrics
+from tests.docs.markdown import ROOT, tables
+from tests.docs.setting import Setting, file_name, files, settings
+
+SETTINGS = ROOT / "docs" / "settings.md"
+METRICS = ROOT / "docs" / "metrics.md"
+JOBS = ROOT / "docs" / "jobs.md"
+SCHEMAS = ROOT / "config" / "schema"
+COLUMNS = ("setting", "takes", "default", "meaning")
+UNFED: frozenset[str] = frozenset()  # exposed, but nothing sets them yet
+BEGIN, END = "<!-- generated from core/job.py -->\n", "<!-- end -->\n"
+
+_SETTINGS_HEAD = """\
+# Settings
+
+Every key of every file. Durations: `500ms`, `15s`, `5m`, `1h`, `1d`; sizes: `64KiB`, `1MiB`. What
+is *required* must be said once its section is there; `[]` stands for each item of a list, `<name>`
+for a name of your own. Over `gateway.yaml` come `config/<GATEWAY_ENV>.yaml`, then variables such as
+`GATEWAY__UPSTREAM__URL`. `gateway check` names every problem with its line.
+
+Paths, types and defaults are generated from the code; editors have them from `config/schema/`,
+which each file names in its first line.
+"""
+_METRICS_HEAD = """\
+# Metrics
+
+`GET /metrics` on the admin listener: the Prometheus text format, or OpenMetrics where it is
+accepted. Durations are seconds. Labels hold names of routes, methods, status codes and words of
+fixed sets; never an id or a URL. This page is generated from the code. What the mission called them
+is in [mission.md](mission.md).
+"""
+
+
+def pages() -> dict[Path, str]:
+    """What each generated file should hold."""
+    schemas = {SCHEMAS / f"{name}.json": schema(name) for name in files()}
+    return {
+        **schemas,
+        SETTINGS: settings_page(SETTINGS.read_text() if SETTINGS.exists() else ""),
+        METRICS: metrics_page(),
+        JOBS: jobs_page(JOBS.read_text()),
+    }
+
+
+def schema(name: str) -> str:
+    """What `gateway schema` prints for this file."""
+    with redirect_stdout(io.StringIO()) as out:
+        assert cli.main(["schema", name]) == 0
+    return out.getvalue()
+
+
+def settings_page(before: str) -> str:
+    """The page, its meanings taken from what it said before."""
+    meanings = meanings_of(before)
+    parts = [_SETTINGS_HEAD]
+    for heading, group in groupby(settings(), _heading):
+        parts.append(f"\n## {heading}\n\n{_row(COLUMNS)}{_row('---' for _ in COLUMNS)}")
+        for setting in group:
+            default = "*required*" if setting.default is None else setting.default
+            meaning = meanings.get((setting.file, setting.path), "")
+            parts.append(_row((f"`{setting.path}`", setting.type, default, meaning)))
+    return "".join(parts)
+
+
+def meanings_of(page: str) -> Mapping[tuple[str, str], str]:
+    """What the page says of each setting, by file and path."""
+    return {
+        (table.heading.partition(":")[0], row["setting"].strip("`")): row["meaning"]
+        for table in tables(page)
+        for row in table.rows
+    }
+
+
+def metrics_page() -> str:
+    """Every series, as `/metrics` has it."""
+    names = ("series", "kind", "labels", "what it says")
+    parts = [_METRICS_HEAD, f"\n{_row(names)}{_row('---' for _ in names)}"]
+    parts += [_row(cells) for cells in sorted(_series(Metrics()))]
+    return "".join(parts)
+
+
+def jobs_page(page: str) -> str:
+    """The page with its marked part made anew."""
+    head, begin, rest = page.partition(BEGIN)
+    _, end, tail = rest.partition(END)
+    assert begin, "docs/jobs.md lacks the mark where the diagram begins"
+    assert end, "docs/jobs.md lacks the mark where the diagram ends"
+    return f"{head}{BEGIN}{''.join(_diagram())}\n{''.join(_transitions())}{END}{tail}"
+
+
+def _heading(setting: Setting) -> str:
+    if setting.file != file_name("gateway"):
+        return setting.file
+    section, dot, _ = setting.path.partition(".")
+    return f"{setting.file}: {section}" if dot else setting.file
+
+
+def _series(metrics: Metrics) -> Iterator[tuple[str, ...]]:
+    labels = {
+        f"gateway_{name}": ", ".join(f"`{label}`" for label in family._labelnames)
+        for name, family in vars(metrics).items()
+        if hasattr(family, "_labelnames")
+    }
+    for family in metrics.registry.collect():
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        said = family.documentation.rstrip(".") + "."
+        if name.removeprefix("gateway_") in UNFED:
+            said += " Not set yet: always 0."
+        yield f"`{name}`", family.type, labels.get(name, ""), said
+
+
+def _diagram() -> Iterator[str]:
+    yield "```mermaid\nstateDiagram-v2\n"
+    for (known, seen), events in TRANSITIONS.items():
+        if known is not seen:
+            yield f"    {known or '[*]'} --> {seen}: {', '.join(map(_short, events))}\n"
+    for state in State:
+        if state.terminal:
+            yield f"    {state} --> [*]\n"
+    yield "```\n"
+
+
+def _transitions() -> Iterator[str]:
+    yield _row(("known", "observed", "events"))
+    yield _row(("---", "---", "---"))
+    for (known, seen), events in TRANSITIONS.items():
+        yield _row((known or "nothing", seen, ", ".join(f"`{event}`" for event in events)))
+
+
+def _short(event: EventType) -> str:
+    return event.removeprefix("job.")
+
+
+def _row(cells: Iterator[str] | tuple[str, ...]) -> str:
+    return f"| {' | '.join(cells)} |".replace("|  |", "| |") + "\n"
+
+
+def main() -> None:
+    """Write every file that has changed."""
+    SCHEMAS.mkdir(parents=True, exist_ok=True)
+    for path, text in pages().items():
+        if not path.exists() or path.read_text() != text:
+            path.write_text(text)
+            print(path.relative_to(ROOT))  # noqa: T201 - a command says what it did
+
+
+if __name__ == "__main__":
+    main()
