@@ -19,7 +19,6 @@ from aiohttp import web
 from multidict import CIMultiDict
 from yarl import URL
 
-from gateway.core.address import AddressRule
 from gateway.core.contract import STATUS, Unreadable, decode
 from gateway.core.error import GatewayError, UpstreamError
 from gateway.core.forwarded import TrustedProxies
@@ -30,6 +29,7 @@ from gateway.delivery.base import Sink
 from gateway.delivery.convex import ConvexClient
 from gateway.delivery.convex_sink import ConvexSink
 from gateway.delivery.dispatcher import Dispatcher
+from gateway.delivery.guard import address_rule
 from gateway.delivery.subscription import ConvexSubscription, WebhookPublisher, WebhookSubscription
 from gateway.delivery.webhook import WebhookSink
 from gateway.job.callback import Callbacks
@@ -99,10 +99,7 @@ class Gateway:
         self.jobs = SqliteJobStore(self._database)
         self.outbox = SqliteOutbox(self._database)
         self.webhooks = SqliteWebhookStore(self._database)
-        addresses = settings.webhooks.addresses
-        self._rule = AddressRule.parse(
-            addresses.schemes, addresses.ports, any_port=addresses.any_port, allow=addresses.allow
-        )
+        self._rule = address_rule(settings.webhooks.addresses)
         self._behind()
         self._in_front(policies)
 
@@ -113,7 +110,7 @@ class Gateway:
         """
         try:
             return await self._start()
-        except BaseException:
+        except BaseException:  # a cancellation too must not leave half of it running
             await self.stop()
             raise
 

@@ -53,7 +53,7 @@ class Stage:
     async def __aenter__(self) -> Self:
         try:
             await self._start()
-        except BaseException:
+        except BaseException:  # a Ctrl-C too must not leave processes behind
             await self._stack.aclose()
             raise
         return self
