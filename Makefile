@@ -26,8 +26,12 @@ RUNTIME_STAMP := $(VENV)/.runtime-stamp
 DEV_STAMP := $(VENV)/.dev-stamp
 CONVEX_STAMP := $(if $(NODE),$(CONVEX_SERVER))
 
+# Extras stay in what is installed with its dependencies' hashes: pip 23 takes `coverage[toml]` for
+# unpinned where only `coverage==…` stands, as soon as a newer coverage is out. Constraints have none.
 COMPILE := CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --upgrade --generate-hashes \
-	--strip-extras --allow-unsafe --no-emit-index-url --no-emit-trusted-host --no-emit-find-links
+	--allow-unsafe --no-emit-index-url --no-emit-trusted-host --no-emit-find-links
+CONSTRAINTS := $(VENV)/constraints.txt
+WITHOUT_EXTRAS = sed -E 's/^([A-Za-z0-9._-]+)\[[^]]*\]==/\1==/'
 
 # What is checked and what is there: benchmarks and examples may be left out of a distribution.
 PYTHON_SOURCES := $(wildcard gateway tests examples benchmarks)
@@ -69,10 +73,13 @@ bench: $(DEV_STAMP) ## compare with peers, side by side on this machine
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 lock: $(DEV_STAMP) ## pin the newest allowed dependencies again
-	$(COMPILE) --output-file=requirements.lock pyproject.toml
-	$(COMPILE) --extra=dev --constraint=requirements.lock --output-file=requirements-dev.lock pyproject.toml
-	$(COMPILE) --only-build-deps --build-deps-for=editable --build-deps-for=wheel \
-	  --constraint=requirements-dev.lock --output-file=requirements-build.lock pyproject.toml
+	$(COMPILE) --no-strip-extras --output-file=requirements.lock pyproject.toml
+	$(WITHOUT_EXTRAS) requirements.lock > $(CONSTRAINTS)
+	$(COMPILE) --no-strip-extras --extra=dev --extra=otel --constraint=$(CONSTRAINTS) \
+	  --output-file=requirements-dev.lock pyproject.toml
+	$(WITHOUT_EXTRAS) requirements-dev.lock > $(CONSTRAINTS)
+	$(COMPILE) --strip-extras --only-build-deps --build-deps-for=editable --build-deps-for=wheel \
+	  --constraint=$(CONSTRAINTS) --output-file=requirements-build.lock pyproject.toml
 
 clean: ## remove everything that was installed or generated
 	rm -rf $(VENV) build dist .coverage coverage.xml .hypothesis .import_linter_cache .mypy_cache \
