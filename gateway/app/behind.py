@@ -1,0 +1,139 @@
+"""What follows jobs and tells of them: tracker, watcher, dispatcher and the sinks."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+
+from gateway.app.store import Stores
+from gateway.core.contract import Contract
+from gateway.delivery.base import Sink
+from gateway.delivery.convex import ConvexClient
+from gateway.delivery.convex_sink import ConvexSink
+from gateway.delivery.dispatcher import Dispatcher
+from gateway.delivery.guard import address_rule
+from gateway.delivery.subscription import ConvexSubscription, WebhookPublisher, WebhookSubscription
+from gateway.delivery.webhook import WebhookSink
+from gateway.job.callback import Callbacks
+from gateway.job.observer import Observer
+from gateway.job.tracker import Subscriber, Tracker
+from gateway.job.watcher import Watcher
+from gateway.settings.contract import watch_rule
+from gateway.settings.model import Settings
+from gateway.telemetry.metric import Metrics
+from gateway.upstream.client import UpstreamClient
+from gateway.web.webhooks import Publish, publish_nowhere
+
+
+class Behind:
+    """From an observed change to its deliveries; `start` and `stop` once each."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        stores: Stores,
+        contract: Contract,
+        client: UpstreamClient,
+        metrics: Metrics,
+        now: Callable[[], float],
+    ) -> None:
+        self._stores = stores
+        self._metrics = metrics
+        self._now = now
+        self._stack = AsyncExitStack()
+        self._stop_by = 0.0
+        self.rule = address_rule(settings.webhooks.addresses)
+        self._sinks(settings)
+        key = settings.webhooks.secret_key
+        self.callbacks = Callbacks(
+            stores.webhooks, self.rule, key.get_secret_value() if key else None, now
+        )
+        self.observer = Observer(client, contract, self._refuse, now)
+        self._followers(settings, contract)
+
+    async def start(self) -> None:
+        """Deliver and track; the watcher runs apart (`watcher.run`)."""
+        push = self._stack.push_async_callback
+        for sink in (self.webhook_sink, self.convex_sink):
+            if sink is not None:
+                push(sink.close)
+                await sink.start()
+        push(self._stop_dispatcher)
+        push(self.tracker.close)
+        await self.tracker.open()
+        await self.dispatcher.start()
+
+    async def stop(self, stop_by: float) -> None:
+        """End in the reverse order; deliveries in flight may last until `stop_by` (loop time)."""
+        self._stop_by = stop_by
+        await self._stack.aclose()
+
+    @property
+    def sink_names(self) -> tuple[str, ...]:
+        """The sinks in use, as metrics name them."""
+        sinks = (self.webhook_sink, self.convex_sink)
+        return tuple(sink.name for sink in sinks if sink is not None)
+
+    def wake(self) -> None:
+        """Messages have been added: look at once."""
+        self.dispatcher.wake()
+
+    async def _stop_dispatcher(self) -> None:
+        """Within what finishing requests has left of the deadline, and a second at the least."""
+        left = self._stop_by - asyncio.get_running_loop().time()
+        await self.dispatcher.stop(max(1.0, left))
+
+    def _sinks(self, settings: Settings) -> None:
+        stores, now = self._stores, self._now
+        self._subscribers: list[Subscriber] = [WebhookSubscription(stores.webhooks, self._metrics)]
+        self.publish: Publish = publish_nowhere
+        self.convex_sink: ConvexSink | None = None
+        sinks: list[Sink] = []
+        if settings.convex.url is not None:
+            self._subscribers.append(ConvexSubscription(settings.convex.functions))
+            self.publish = WebhookPublisher(
+                settings.convex.functions, stores.outbox, now=now, wake=self.wake
+            )
+            self.convex_sink = ConvexSink(ConvexClient(settings.convex), settings.convex, now=now)
+            sinks.append(self.convex_sink)
+        self.webhook_sink = WebhookSink(
+            stores.webhooks, settings.webhooks, self.rule, now=now, publish=self.publish
+        )
+        sinks.insert(0, self.webhook_sink)
+        self.dispatcher = Dispatcher(
+            stores.outbox, sinks, now=now, jitter=random.random, metrics=self._metrics
+        )
+
+    def _followers(self, settings: Settings, contract: Contract) -> None:
+        jobs, watch = self._stores.jobs, settings.jobs.watch
+        self.tracker = Tracker(
+            jobs=jobs,
+            contract=contract,
+            rule=watch_rule(watch),
+            subscribers=self._subscribers,
+            prepare=self.callbacks.prepare,
+            details=self.observer.details,
+            instance=settings.upstream.instance or settings.upstream.url,
+            adopt=watch.adopt,
+            metrics=self._metrics,
+            now=self._now,
+            token=secrets.token_bytes,
+        )
+        self.watcher = Watcher(
+            jobs=jobs,
+            tracker=self.tracker,
+            observer=self.observer,
+            contract=contract,
+            settings=watch,
+            upstream=None,  # a SQLite file belongs to one replica, and so do its jobs
+            metrics=self._metrics,
+            now=self._now,
+            jitter=random.random,
+        )
+
+    def _refuse(self, source: str, reason: str, detail: str, job_id: str | None) -> None:
+        self.tracker.refuse(source, reason, detail, job_id)

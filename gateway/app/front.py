@@ -1,0 +1,154 @@
+"""What clients meet: the listener, the chain of policies, and who answers at its end."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from contextlib import suppress
+
+from multidict import CIMultiDict
+from yarl import URL
+
+from gateway.app.behind import Behind
+from gateway.app.store import Stores
+from gateway.core.contract import STATUS, Contract, Unreadable, decode
+from gateway.core.error import UpstreamError
+from gateway.core.forwarded import TrustedProxies
+from gateway.core.job import State
+from gateway.core.message import Handler, NoBody, Request, Response
+from gateway.policy.admission import Admission
+from gateway.policy.build import Parts, build
+from gateway.policy.cache import ResponseCache
+from gateway.policy.security_headers import SecurityHeaders
+from gateway.settings.contract import EVENTS, HEALTH, HISTORY, METRICS, WEBHOOKS, route_table
+from gateway.settings.model import Settings
+from gateway.settings.policy import PolicySet
+from gateway.telemetry.metric import Metrics
+from gateway.upstream.client import UpstreamClient
+from gateway.web.adapt import Adapter
+from gateway.web.jobs import JobApi
+from gateway.web.problem import ProblemBoundary
+from gateway.web.proxy import Proxy
+from gateway.web.server import PublicServer
+from gateway.web.webhooks import WebhookApi
+
+
+class Front:
+    """The public side of one process."""
+
+    def __init__(  # noqa: PLR0913 - collaborators, each by its name
+        self,
+        settings: Settings,
+        policies: PolicySet,
+        *,
+        stores: Stores,
+        contract: Contract,
+        client: UpstreamClient,
+        behind: Behind,
+        metrics: Metrics,
+        health: Handler,
+        now: Callable[[], float],
+    ) -> None:
+        self._contract = contract
+        self._metrics = metrics
+        self._now = now
+        self._routes = route_table(settings, contract)
+        self._upstream_host = URL(settings.upstream.url).authority
+        self._shared_routes = frozenset(policies.cache.public)
+        self._proxy = Proxy(
+            client=client,
+            contract=contract,
+            tracker=behind.tracker,
+            observer=behind.observer,
+            callbacks=behind.callbacks,
+            metrics=metrics,
+            max_body=settings.server.max_body,
+            now=now,
+        )
+        self.cache = ResponseCache(policies.cache, stores.responses, self._state_of, metrics, now)
+        parts = Parts(
+            windows=stores.windows,
+            local_windows=stores.local_windows,
+            boundary=ProblemBoundary(),
+            admission=Admission(
+                settings.jobs.admission.max_concurrent,
+                lambda: behind.tracker.active_count,
+                lambda: behind.tracker.typical_seconds,
+            ),
+            cache=self.cache,
+            metrics=metrics,
+            now=now,
+            request_id_prefix=f"{secrets.token_hex(6)}-",
+        )
+        self.server = PublicServer(
+            Adapter(
+                self._routes,
+                TrustedProxies(settings.server.trusted_proxies),
+                settings.server.max_body,
+                now,
+            ),
+            build(policies, parts, self._terminal(settings, stores, behind, health)),
+            SecurityHeaders(policies.security_headers).headers,
+            settings.server.drain_timeout,
+        )
+
+    async def warm(self, job_id: str) -> None:
+        """Fetch a job's status, so that polls find one while the upstream blocks on a creation."""
+        path = self._contract.path(STATUS, job_id)
+        if path is None or STATUS not in self._shared_routes:
+            return
+        request = Request(
+            method="GET",
+            target=path,
+            path=path,
+            query="",
+            headers=CIMultiDict({"Accept": "*/*"}),
+            body=NoBody(),
+            match=self._routes.match("GET", path),
+            client="gateway",
+            scheme="http",
+            host=self._upstream_host,
+            received_at=self._now(),
+        )
+        with suppress(UpstreamError):  # the next poll asks again
+            await self.cache(request, self._proxy)
+
+    def _terminal(
+        self, settings: Settings, stores: Stores, behind: Behind, health: Handler
+    ) -> Handler:
+        """Who answers at the end of the chain: the gateway's own resources, else the upstream."""
+        webhooks = WebhookApi(
+            webhooks=stores.webhooks,
+            outbox=stores.outbox,
+            jobs=stores.jobs,
+            rule=behind.rule,
+            max_per_owner=settings.webhooks.max_per_owner,
+            now=self._now,
+            token=secrets.token_bytes,
+            wake=behind.wake,
+            publish=behind.publish,
+        )
+        jobs = JobApi(stores.jobs)
+        own: dict[str, Handler] = {
+            WEBHOOKS: webhooks.handle,
+            HISTORY: jobs.handle,
+            EVENTS: jobs.handle,
+            HEALTH: health,
+            METRICS: self._render_metrics,
+        }
+        proxy: Handler = self._proxy
+
+        async def terminal(request: Request) -> Response:
+            return await own.get(request.match.name, proxy)(request)
+
+        return terminal
+
+    async def _render_metrics(self, request: Request) -> Response:
+        kind, body = self._metrics.render(request.headers.get("Accept", ""))
+        return Response(200, CIMultiDict({"Content-Type": kind}), body)
+
+    def _state_of(self, body: bytes) -> State | None:
+        try:
+            return self._contract.state_of(decode(body), self._contract.template(STATUS))
+        except Unreadable:
+            return None

@@ -1,0 +1,159 @@
+"""The life of one process: everything made, started and ended in its order."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import AsyncExitStack
+
+from aiohttp import web
+
+from gateway.app.behind import Behind
+from gateway.app.front import Front
+from gateway.app.health import build_health
+from gateway.app.store import Stores
+from gateway.app.upkeep import Tasks, gauge_outbox, prune_outbox
+from gateway.core.job import JobChange
+from gateway.core.message import Request, Response
+from gateway.settings.contract import compile_contract
+from gateway.settings.model import Settings
+from gateway.settings.policy import PolicySet
+from gateway.telemetry import log
+from gateway.telemetry.metric import Metrics
+from gateway.upstream.client import UpstreamClient
+from gateway.web import health_check
+from gateway.web.admin import Admin
+from gateway.web.problem import problem
+from gateway.web.server import listen
+
+
+class Gateway:
+    """One process: everything made in the constructor, started by `start`, ended by `stop`."""
+
+    def __init__(self, settings: Settings, policies: PolicySet) -> None:
+        self.settings = settings
+        self._now = time.time
+        self._log = log.get_logger("app")
+        self._stack = AsyncExitStack()
+        self._tasks = Tasks()
+        self._starting = True
+        self._stop_by = 0.0
+        self.draining = asyncio.Event()
+        self.metrics = Metrics()
+        self.metrics.policy_generation.set(1)
+        contract = compile_contract(settings.jobs)
+        self.stores = Stores(settings, policies)
+        self.client = UpstreamClient(settings.upstream, self.metrics)
+        self.behind = Behind(
+            settings,
+            stores=self.stores,
+            contract=contract,
+            client=self.client,
+            metrics=self.metrics,
+            now=self._now,
+        )
+        self.front = Front(
+            settings,
+            policies,
+            stores=self.stores,
+            contract=contract,
+            client=self.client,
+            behind=self.behind,
+            metrics=self.metrics,
+            health=self._public_health,
+            now=self._now,
+        )
+        self._lag = health_check.LoopLag(self.metrics, settings.health.max_loop_lag)
+        self.behind.tracker.listeners.append(self._changed)
+
+    async def start(self) -> dict[str, int]:
+        """Open the stores, listen, and begin to watch and deliver; the ports by listener.
+
+        Raises SettingsError for a store that cannot be used, OSError for a port that is taken.
+        """
+        try:
+            return await self._start()
+        except BaseException:  # a cancellation too must not leave half of it running
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """End in the reverse order: no new requests, then no new work, then the stores."""
+        self.draining.set()
+        self._stop_by = asyncio.get_running_loop().time() + self.settings.server.drain_timeout
+        await self._stack.aclose()
+
+    async def _start(self) -> dict[str, int]:
+        push = self._stack.push_async_callback
+        push(self.stores.close)
+        await self.stores.open()
+        push(self.client.close)
+        await self.client.open()
+        push(self._stop_behind)
+        push(self._tasks.end)
+        await self.behind.start()
+        push(self.front.cache.close)
+        session = await self._stack.enter_async_context(health_check.open_session())
+        self.health = build_health(
+            self.settings,
+            stores=self.stores,
+            behind=self.behind,
+            client=self.client,
+            lag=self._lag,
+            session=session,
+            metrics=self.metrics,
+            now=self._now,
+        )
+        push(self.front.server.stop)
+        ports = {"public": await self.front.server.start(self.settings.server.public)}
+        ports["admin"] = await self._listen_admin()
+        self._spawn_upkeep()
+        self._starting = False
+        self._log.info("listening", **ports)
+        return ports
+
+    def _spawn_upkeep(self) -> None:
+        outbox, retention = self.stores.outbox, self.settings.webhooks.payload_retention
+        for work in (
+            self.behind.watcher.run(),
+            self._lag.run(),
+            self.health.run(),
+            gauge_outbox(outbox, self.behind.sink_names, self.metrics, self._now),
+            prune_outbox(outbox, retention, self._now),
+        ):
+            self._tasks.spawn(work)
+
+    async def _stop_behind(self) -> None:
+        await self.behind.stop(self._stop_by)
+
+    async def _listen_admin(self) -> int:
+        admin = Admin(
+            self.health,
+            self.metrics if self.settings.metrics.enabled else None,
+            not_ready=self._not_ready,
+            drain=self.draining.set,
+            problem=problem,
+            about={"title": self.settings.api_title, "version": self.settings.api_version},
+        )
+        runner = web.AppRunner(admin.application(), access_log=None)
+        self._stack.push_async_callback(runner.cleanup)
+        return await listen(runner, self.settings.server.admin)
+
+    async def _public_health(self, request: Request) -> Response:
+        return await self.health.answer(request)
+
+    async def _changed(self, change: JobChange) -> None:
+        """After a job's change is committed: tell who waits for it."""
+        if not change.events:
+            return
+        self.behind.wake()
+        known = await self.front.cache.changed(change)
+        if change.before is None:
+            self.behind.watcher.wake()
+        if change.before is None or known:
+            self._tasks.spawn(self.front.warm(change.job.id))
+
+    def _not_ready(self) -> str | None:
+        if self._starting:
+            return "starting"
+        return "draining" if self.draining.is_set() else None

@@ -1,0 +1,65 @@
+"""What health is made of: one component a dependency, and the process itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from aiohttp import ClientSession
+
+from gateway.app.behind import Behind
+from gateway.app.store import Stores
+from gateway.settings.model import Settings
+from gateway.telemetry.metric import Metrics
+from gateway.upstream.client import UpstreamClient
+from gateway.web import health_check
+from gateway.web.health import Check, Component, Health
+
+_HEALTH_BYTES = 64 * 1024
+
+
+def build_health(  # noqa: PLR0913 - collaborators, each by its name
+    settings: Settings,
+    *,
+    stores: Stores,
+    behind: Behind,
+    client: UpstreamClient,
+    lag: health_check.LoopLag,
+    session: ClientSession,
+    metrics: Metrics,
+    now: Callable[[], float],
+) -> Health:
+    """Every component of `/health`; `session` asks the HTTP dependencies of the settings."""
+
+    async def ask_upstream() -> int:
+        answer = await client.fetch(
+            "GET",
+            settings.upstream.health_path,
+            {},
+            limit=_HEALTH_BYTES,
+            seconds=settings.health.timeout,
+        )
+        return answer.status
+
+    convex: Check = health_check.absent()
+    if (sink := behind.convex_sink) is not None:
+        convex = health_check.reports(lambda: sink.last_error)
+    delivery = health_check.Delivery("webhook", stores.outbox.backlog, metrics, now)
+    components = [
+        Component("upstream", health_check.answers(ask_upstream)),
+        Component("sqlite", health_check.reads(stores.jobs.count_by_state), critical=True),
+        Component("convex", convex),
+        Component("redis", health_check.absent()),
+        Component("memory", health_check.memory(settings.health.max_memory)),
+        Component("cpu", health_check.cpu()),
+        Component("event_loop", lag.check),
+        Component("jobs", health_check.queue(stores.jobs.unfinished, now)),
+        Component("webhooks", delivery.check),
+        Component("policies", health_check.policies(lambda: 1, lambda: None)),
+    ]
+    components += [
+        Component(name, health_check.dependency(session, each), each.critical)
+        for name, each in settings.health.dependencies.items()
+    ]
+    return Health(
+        components, interval=settings.health.interval, timeout=settings.health.timeout, now=now
+    )

@@ -1,0 +1,49 @@
+"""The process: from files and environment to a gateway that serves until a signal."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import orjson
+import uvloop
+
+from gateway.app.gateway import Gateway
+from gateway.settings.load import load, load_policies, policies_directory
+from gateway.telemetry import log
+
+
+def run(config: Path, port_file: Path | None) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    `port_file` is written, as JSON by listener, once the ports are open. Raises SettingsError with
+    every problem, or OSError for a port that is taken.
+    """
+    settings = load(config, os.environ)
+    policies = load_policies(policies_directory(config, settings))
+    level: dict[str, str] = {"level": "debug"} if settings.debug else {}
+    log.configure(settings.log.model_copy(update=level))
+    uvloop.run(_serve(Gateway(settings, policies), port_file))
+
+
+async def _serve(gateway: Gateway, port_file: Path | None) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signal_number, stop.set)
+    ports = await gateway.start()
+    try:
+        if port_file is not None:
+            _write_whole(port_file, orjson.dumps(ports))
+        await stop.wait()
+    finally:
+        await gateway.stop()
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that a reader sees all of it or nothing."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_bytes(content)
+    partial.replace(path)

@@ -1,0 +1,42 @@
+"""Which store keeps what; nothing else names a backend."""
+
+from __future__ import annotations
+
+from gateway.settings.model import Settings
+from gateway.settings.policy import PolicySet
+from gateway.store.base import JobStore, Outbox, ResponseStore, WebhookStore, WindowStore
+from gateway.store.memory.response import MemoryResponseStore
+from gateway.store.memory.window import MemoryWindowStore
+from gateway.store.sqlite.database import Database
+from gateway.store.sqlite.job import SqliteJobStore
+from gateway.store.sqlite.outbox import SqliteOutbox
+from gateway.store.sqlite.webhook import SqliteWebhookStore
+
+
+class Stores:
+    """Every store of one process; `local_windows` take over while `windows` are away."""
+
+    jobs: JobStore
+    outbox: Outbox
+    webhooks: WebhookStore
+    windows: WindowStore
+    local_windows: WindowStore
+    responses: ResponseStore
+
+    def __init__(self, settings: Settings, policies: PolicySet) -> None:
+        self._database = Database(settings.store.sqlite.path)
+        self.jobs = SqliteJobStore(self._database)
+        self.outbox = SqliteOutbox(self._database)
+        self.webhooks = SqliteWebhookStore(self._database)
+        self.windows = self.local_windows = MemoryWindowStore()
+        self.responses = MemoryResponseStore(policies.cache.max_bytes)
+
+    async def open(self) -> None:
+        """Open them all. Raises SettingsError for one that cannot be used."""
+        await self._database.open()
+        # This process alone has the file: what an earlier one was at when it died is free again.
+        await self.jobs.void_leases()
+
+    async def close(self) -> None:
+        """Close them all; what was committed stays."""
+        await self._database.close()

@@ -1,0 +1,67 @@
+"""What runs beside the requests: background tasks, gauges, and the end of old records."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
+from typing import Any
+
+from gateway.core.error import GatewayError
+from gateway.core.outbox import Backlog
+from gateway.store.base import Outbox
+from gateway.telemetry.log import get_logger
+from gateway.telemetry.metric import Metrics
+
+_GAUGE_SECONDS = 5.0
+_PRUNE_SECONDS = 3600.0
+
+
+class Tasks:
+    """Background tasks: one that fails is logged, and all end together."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._log = get_logger("app")
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run it until it ends or `end` is called."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    async def end(self) -> None:
+        """Cancel every task and wait for it."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._log.error("task_failed", exc_info=error)
+
+
+async def gauge_outbox(
+    outbox: Outbox, sinks: Sequence[str], metrics: Metrics, now: Callable[[], float]
+) -> None:
+    """Keep the gauges of the outbox up to date."""
+    while True:
+        with suppress(GatewayError):  # a store that is away shows in health and its own counter
+            lines = {line.sink: line for line in await outbox.backlog()}
+            for name in sinks:
+                line = lines.get(name, Backlog(name, 0, 0, None))  # an empty queue has no line
+                age = 0.0 if line.oldest_at is None else now() - line.oldest_at
+                metrics.outbox_depth.labels(name).set(line.waiting + line.in_flight)
+                metrics.outbox_oldest_seconds.labels(name).set(max(0.0, age))
+        await asyncio.sleep(_GAUGE_SECONDS)
+
+
+async def prune_outbox(outbox: Outbox, retention_seconds: float, now: Callable[[], float]) -> None:
+    """Delete ended deliveries once they are older than is wanted."""
+    log = get_logger("app")
+    while True:
+        with suppress(GatewayError):  # tried again at the next turn; health shows the store
+            if gone := await outbox.prune(now() - retention_seconds):
+                log.info("deliveries_pruned", count=gone)
+        await asyncio.sleep(_PRUNE_SECONDS)
