@@ -17,7 +17,7 @@ NODE := $(shell command -v node >/dev/null && command -v npm >/dev/null && echo 
 CONVEX := tests/convex_server
 CONVEX_PACKAGES := $(CONVEX)/node_modules/.package-lock.json
 CONVEX_SERVER := $(CONVEX)/dist/server.js
-CONVEX_SOURCES := $(wildcard $(CONVEX)/src/*.ts $(CONVEX)/*.mjs convex/*.ts convex/*/*.ts)
+CONVEX_SOURCES := $(wildcard $(CONVEX)/src/*.ts $(CONVEX)/*.mjs convex/*.ts convex/*/*.ts convex/*/*.js)
 
 # Stamps: each is newer than what it was made from.
 VENV_STAMP := $(VENV)/pyvenv.cfg
@@ -53,7 +53,13 @@ run: $(RUNTIME_STAMP) ## serve with gateway.yaml
 
 install: $(DEV_STAMP) $(CONVEX_STAMP) ## install everything that development needs, pinned, into .venv
 
-test: install ## run every test (ARGS='tests/unit -k window')
+test: install ## run every test (ARGS='tests/unit -k window': of the Python ones, these)
+ifeq ($(NODE),yes)
+	@$(if $(ARGS),:,cd $(CONVEX) && npm run --silent test)
+else
+	@$(if $(CI),echo "CI needs Node for the tests of convex/." >&2; exit 1,\
+	  echo "Skipped: the tests of convex/ need Node, and there is none on PATH." >&2)
+endif
 	@$(BIN)/python -m pytest $(ARGS)
 
 lint: install ## check style, types, layers and TypeScript

@@ -1,7 +1,14 @@
 // Production hides an error's message; a ConvexError's data reaches the caller all the same.
 import { ConvexError } from "convex/values";
 
-export type ErrorCode = "INVALID_ARGUMENT" | "VIDEO_NOT_FOUND";
+export type ErrorCode =
+  | "INVALID_ARGUMENT"
+  | "VIDEO_NOT_FOUND"
+  | "UNKNOWN_MIGRATION"
+  | "OUT_OF_ORDER"
+  | "NOT_APPLIED"
+  | "CONFIRMED"
+  | "UNKNOWN_TABLE";
 
 export function refuse(code: ErrorCode, message: string): never {
   throw new ConvexError({ code, message });
@@ -18,8 +25,8 @@ export function requireCount(field: string, value: number): void {
   }
 }
 
-export function requirePageSize(size: number): void {
+export function requirePageSize(size: number, field = "numItems"): void {
   if (!Number.isSafeInteger(size) || size < 1 || size > 500) {
-    refuse("INVALID_ARGUMENT", `numItems must be a whole number from 1 to 500, not ${size}`);
+    refuse("INVALID_ARGUMENT", `${field} must be a whole number from 1 to 500, not ${size}`);
   }
 }

@@ -97,6 +97,7 @@ export const analyticsFields = {
   stagesCompleted: v.optional(v.number()),
   totalStages: v.optional(v.number()),
   retryCount: v.optional(v.number()),
+  errorCount: v.optional(v.number()),
   errorType: v.optional(v.string()),
   errorCode: v.optional(v.string()),
   createdAt: v.optional(v.number()),
@@ -123,15 +124,26 @@ export const webhookConfigFields = {
   updatedAt: v.optional(v.number()),
 };
 
-/** One row a migration that was begun. */
+/** One row a migration that was begun; `processed` and `changed` count documents of this direction. */
 export const schemaMigrationFields = {
   name: v.string(),
   version: v.number(),
   direction: v.union(v.literal("up"), v.literal("down")),
   state: v.union(v.literal("running"), v.literal("completed"), v.literal("failed")),
   processed: v.number(),
-  cursor: v.optional(v.string()),
+  changed: v.number(),
   startedAt: v.number(),
   finishedAt: v.optional(v.number()),
+  confirmedAt: v.optional(v.number()),
   error: v.optional(v.string()),
+};
+
+/** What a migration overwrote in one document. A side that is absent stands for a field that was. */
+export const migrationBackupFields = {
+  migration: v.string(),
+  table: v.string(),
+  documentId: v.string(),
+  fields: v.array(
+    v.object({ field: v.string(), before: v.optional(v.any()), after: v.optional(v.any()) }),
+  ),
 };

@@ -5,6 +5,7 @@ import { v } from "convex/values";
 import {
   analyticsFields,
   jobFields,
+  migrationBackupFields,
   schemaMigrationFields,
   videoFields,
   webhookConfigFields,
@@ -37,4 +38,6 @@ export default defineSchema({
   schemaMigrations: defineTable(schemaMigrationFields)
     .index("by_name", ["name"])
     .index("by_version", ["version"]),
+
+  migrationBackups: defineTable(migrationBackupFields).index("by_migration", ["migration"]),
 });

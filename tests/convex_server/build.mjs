@@ -1,4 +1,4 @@
-// Bundle the server with the functions of convex/ into dist/server.js.
+// Bundle what runs with the functions of convex/: the server, and the contract's printer.
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
@@ -7,8 +7,8 @@ const here = dirname(fileURLToPath(import.meta.url));
 
 await build({
   absWorkingDir: here,
-  entryPoints: ["src/server.ts"],
-  outfile: "dist/server.js",
+  entryPoints: ["src/server.ts", "src/contract.ts"],
+  outdir: "dist",
   bundle: true,
   platform: "node",
   target: "node20",

@@ -4,9 +4,12 @@ import { makeFunctionReference } from "convex/server";
 import { type Value, jsonToConvex } from "convex/values";
 import schema from "../../../convex/schema";
 import { FunctionFailure, asFailure } from "./failure.ts";
+import { enforceLimits, withTimeLimit } from "./limit.ts";
 import { FifoLock } from "./lock.ts";
-import { modules } from "./modules.ts";
+import { components, modules } from "./modules.ts";
 import { checkRecords } from "./record.ts";
+
+const LOADED_AT_ONCE = 5000;
 
 export type FunctionKind = "query" | "mutation" | "action";
 
@@ -50,11 +53,26 @@ export class Backend {
       const found = await this.#find(kind, path, admin);
       try {
         checkRecords(JSON.parse(found.exportArgs()), json);
-        return await this.#invoke(kind, path, jsonToConvex(json as never) as Record<string, Value>);
+        const args = jsonToConvex(json as never) as Record<string, Value>;
+        return await withTimeLimit(() => this.#invoke(kind, path, args));
       } catch (error) {
         throw asFailure(error);
       }
     });
+  }
+
+  /** Insert rows as they are, as if they had always been there; false when there is no such table. */
+  async load(table: string, rows: Record<string, Value>[]): Promise<boolean> {
+    if (!Object.hasOwn(schema.tables, table)) return false;
+    for (let start = 0; start < rows.length; start += LOADED_AT_ONCE) {
+      const part = rows.slice(start, start + LOADED_AT_ONCE);
+      await this.#lock.run(() =>
+        this.#convex.run(async (ctx) => {
+          for (const row of part) await ctx.db.insert(table as keyof typeof schema.tables, row as never);
+        }),
+      );
+    }
+    return true;
   }
 
   /** Every row of a table, in the order of creation. */
@@ -103,8 +121,13 @@ export class Backend {
   }
 }
 
-function open(): TestConvex<typeof schema> {
-  return convexTest({ schema, modules, transactionLimits: true });
+export function open(): TestConvex<typeof schema> {
+  const opened = convexTest({ schema, modules, transactionLimits: true });
+  for (const [name, component] of Object.entries(components)) {
+    opened.registerComponent(name, component.schema, component.modules);
+  }
+  enforceLimits();
+  return opened;
 }
 
 function kindOf(found: RegisteredFunction): FunctionKind | undefined {

@@ -50,6 +50,12 @@ async function route(request: IncomingMessage, response: ServerResponse): Promis
       return send(response, 200, "convex-test", { "content-type": "text/plain" });
     case "POST /__fault":
       return arm(await readJson(request), response);
+    case "POST /__load": {
+      const { table, rows } = await readJson(request);
+      if (!Array.isArray(rows)) throw new HttpFailure(400, "BadRows", "rows is an array");
+      if (!(await backend.load(String(table), rows))) throw noTable();
+      return send(response, 200, "{}");
+    }
     case "POST /__reset":
       faults.clear();
       await backend.reset();
@@ -61,12 +67,16 @@ async function route(request: IncomingMessage, response: ServerResponse): Promis
     }
     case "GET /__dump": {
       const rows = await backend.dump(url.searchParams.get("table") ?? "");
-      if (rows === null) throw new HttpFailure(404, "TableNotFound", "the schema has no such table");
+      if (rows === null) throw noTable();
       return send(response, 200, encode(rows));
     }
     default:
       throw new HttpFailure(404, "NotFound", `no route for ${target}`);
   }
+}
+
+function noTable(): HttpFailure {
+  return new HttpFailure(404, "TableNotFound", "the schema has no such table");
 }
 
 function arm(json: Record<string, unknown>, response: ServerResponse): void {
