@@ -19,7 +19,9 @@ from gateway.core.message import Handler, NoBody, Request, Response
 from gateway.policy.admission import Admission
 from gateway.policy.build import Parts, build
 from gateway.policy.cache import ResponseCache
+from gateway.policy.key_source import KeySource
 from gateway.policy.security_headers import SecurityHeaders
+from gateway.policy.shared_window import SharedWindows
 from gateway.settings.contract import EVENTS, HEALTH, HISTORY, METRICS, WEBHOOKS, route_table
 from gateway.settings.model import Settings
 from gateway.settings.policy import PolicySet
@@ -67,8 +69,8 @@ class Front:
         )
         self.cache = ResponseCache(policies.cache, stores.responses, self._state_of, metrics, now)
         parts = Parts(
-            windows=stores.windows,
-            local_windows=stores.local_windows,
+            windows=SharedWindows(stores.windows, stores.local_windows, metrics, now),
+            keys=KeySource(),
             boundary=ProblemBoundary(),
             admission=Admission(
                 settings.jobs.admission.max_concurrent,

@@ -58,8 +58,9 @@ class Request:
 
     `target` is the normalised raw path and query: what policies match is what is forwarded.
     `client` is the client's address after trusted proxies; `received_at` is wall-clock seconds.
-    `principal` is set by the auth policy; `fields` go into the access line. `refusal` is what is
-    wrong with the target: it is answered before any policy decides.
+    `principal` is set by the auth policy, and so is `scope`: which of the key's it was admitted by.
+    `fields` go into the access line. `refusal` is what is wrong with the target: it is answered
+    before any policy decides.
     """
 
     method: str
@@ -75,6 +76,7 @@ class Request:
     received_at: float
     request_id: str = ""
     principal: Principal | None = None
+    scope: str = ""
     refusal: GatewayError | None = None
     fields: dict[str, Any] = field(default_factory=dict)
 

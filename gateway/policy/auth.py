@@ -5,18 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
+from multidict import CIMultiDict
+
 from gateway.core.contract import CANCEL, CREATE, DETAILS, LIST, STATUS, STREAM
-from gateway.core.credential import KEY_PREFIX, Key, Principal, find_key, hash_key, index_keys
+from gateway.core.credential import (
+    ADMIN,
+    KEY_PREFIX,
+    Key,
+    Principal,
+    find_key,
+    holds_key,
+    index_keys,
+)
 from gateway.core.error import Forbidden, GatewayError, InvalidRequest, Unauthorized
 from gateway.core.header import connection_options
 from gateway.core.message import Handler, Request, Response
 from gateway.core.route import Route, RouteTable
+from gateway.policy.key_source import KeySource
 from gateway.settings.contract import EVENTS, HISTORY, UPSTREAM_ADMIN, WEBHOOKS
 from gateway.settings.policy import AuthPolicy, PublicRoute
 from gateway.telemetry.log import get_logger
 from gateway.telemetry.metric import Metrics
 
-ADMIN = "admin"
 # What a route needs that the policy file does not list; a route that is not here needs only a key.
 DEFAULT_SCOPES: Mapping[str, tuple[str, ...]] = {
     CREATE: ("jobs:write",),
@@ -38,20 +48,23 @@ class Auth:
 
     A bearer token is taken for a key only when it begins like one of ours: any other
     `Authorization` is the upstream's business and passes untouched. `OPTIONS` needs no key. A key
-    that `Connection` declares to be for one hop counts as absent, and a key in the query is not
-    read: URLs end in logs. Switched off, it still knows and removes keys, but asks for none.
+    that `Connection` declares to be for one hop counts as absent, and one in the URL is refused:
+    URLs end in logs. Switched off, it still knows and removes keys, but asks for none.
     """
 
     def __init__(
         self,
         policy: AuthPolicy,
-        keys: Sequence[Key],
+        keys: KeySource,
         metrics: Metrics,
         now: Callable[[], float],
     ) -> None:
         self._enabled = policy.enabled
         self._enforced = policy.enabled and policy.mode == "enforce"
-        self._keys = index_keys(keys)
+        stored = keys.by_hash if "store" in policy.keys.source else {}
+        listed = index_keys(keys_of(policy)) if "file" in policy.keys.source else {}
+        self._sources: tuple[Mapping[str, Key], ...] = (listed, stored)
+        self._used = keys.used
         self._header = policy.keys.header
         self._bearer = policy.keys.bearer
         self._scopes = {**DEFAULT_SCOPES, **policy.scopes, UPSTREAM_ADMIN: (ADMIN,)}
@@ -63,76 +76,121 @@ class Auth:
 
     async def __call__(self, request: Request, call_next: Handler) -> Response:
         """Set `request.principal`. Raises `InvalidRequest`, `Unauthorized` or `Forbidden`."""
-        try:
-            self._decide(request, self._take(request))
-        except GatewayError as error:
+        error = self.decide(request)
+        if error is None:
+            self._admitted.inc()
+        else:
             self._refused(request, error)
             if self._enforced:
-                raise
-        else:
-            self._admitted.inc()
+                raise error
         return await call_next(request)
 
-    def _take(self, request: Request) -> list[str]:
-        """Every credential of ours in the request, removed from it."""
-        headers = request.headers
+    def decide(self, request: Request) -> GatewayError | None:
+        """Why the request is not admitted, None if it is; nothing is counted.
+
+        Takes every key of ours out of the request, and sets its `principal` and `scope`.
+        """
+        given = self._take(request.headers)
+        if holds_key(request.target):
+            return InvalidRequest(
+                f"The URL holds an API key, and URLs are logged on the way. Send it in the "
+                f"{self._header} header, and have this one rotated."
+            )
+        if len(given) > 1:
+            return InvalidRequest(
+                f"The request carries {len(given)} API keys; send one, in {self._header}"
+                f"{' or as a bearer token' if self._bearer else ''}."
+            )
+        key = self._known(request, given[0]) if given else None
+        if key is not None:
+            request.principal = key.principal
+        if not self._enabled:
+            return None
+        if key is None:
+            return None if self._is_public(request) else self._unauthorized(request, given)
+        return self._check_scope(request, key.principal)
+
+    def explain(self, request: Request) -> str:
+        """What it would decide and why, in a sentence; the request is left as `decide` does."""
+        if not self._enabled:
+            return "switched off: nobody is asked for a key"
+        error = self.decide(request)
+        shadow = "" if self._enforced else " (shadow: let through)"
+        if error is not None:
+            why = request.fields.get("credential")
+            return f"{error.status} {error.slug}{f', key {why}' if why else ''}{shadow}"
+        if request.principal is None:
+            return "admitted without a key: the request is public"
+        scope = f" by the scope {request.scope}" if request.scope else ""
+        return f"admitted as {request.owner} with key {request.principal.key_id}{scope}"
+
+    def _take(self, headers: CIMultiDict[str]) -> list[str]:
+        """Every credential of ours among the headers, removed from them."""
         one_hop = connection_options(headers)
-        given = headers.popall(self._header, [])
-        if not self._enabled:  # then the header may be the upstream's own, unless the key is ours
+        given = headers.popall(self._header, None) or []
+        if given and not self._enabled:
+            # Then the header may be the upstream's own, unless the key is ours.
             theirs = [value for value in given if not self._is_ours(value)]
             headers.extend((self._header, value) for value in theirs)
             given = [value for value in given if self._is_ours(value)]
-        if self._header.lower() in one_hop:
+        if given and self._header.lower() in one_hop:
             given = []
         if self._bearer and _AUTHORIZATION in headers:
             values = headers.popall(_AUTHORIZATION)
             tokens = [token for value in values if (token := _bearer_key(value))]
             headers.extend((_AUTHORIZATION, each) for each in values if not _bearer_key(each))
-            if _AUTHORIZATION.lower() not in one_hop:
-                if len(given) == len(tokens) == 1 and given[0] == tokens[0]:
-                    return given
+            if _AUTHORIZATION.lower() not in one_hop and not (
+                len(given) == len(tokens) == 1 and given[0] == tokens[0]
+            ):
                 given += tokens
         return given
 
     def _is_ours(self, value: str) -> bool:
-        return value.startswith(KEY_PREFIX) or hash_key(value) in self._keys
+        return value.startswith(KEY_PREFIX) or find_key(value, *self._sources) is not None
 
-    def _decide(self, request: Request, given: Sequence[str]) -> None:
-        if len(given) > 1:
-            raise InvalidRequest(
-                f"The request carries {len(given)} API keys; send one, in {self._header}"
-                f"{' or as a bearer token' if self._bearer else ''}."
-            )
-        key = find_key(self._keys, given[0], self._now()) if given else None
-        if key is not None:
-            request.principal = key.principal
-        if not self._enabled or self._is_public(request):
-            return
+    def _known(self, request: Request, secret: str) -> Key | None:
+        """The key, if it may be used now and from there; the access line tells why it may not."""
+        key = find_key(secret, *self._sources)
+        now = self._now()
         if key is None:
-            request.fields["credential"] = "rejected" if given else "missing"
-            raise Unauthorized(
-                f"Send a valid API key in the {self._header} header"
-                f"{', or as a bearer token' if self._bearer else ''}.",
-                headers={"WWW-Authenticate": self._challenge()},
-            )
-        self._check_scope(request, key.principal)
+            return None
+        if key.is_active(now) and key.allows_client(request.client):
+            self._used[key.key_id] = now
+            return key
+        ended = "revoked" if key.revoked_at is not None else "expired"
+        why = ended if not key.is_active(now) else "wrong-network"
+        request.fields |= {"credential": why, "refused_key_id": key.key_id}
+        return None
 
     def _is_public(self, request: Request) -> bool:
         if request.method == "OPTIONS":
             return True
         return self._public.match(request.method, request.path).name == _PUBLIC
 
-    def _check_scope(self, request: Request, principal: Principal) -> None:
+    def _check_scope(self, request: Request, principal: Principal) -> Forbidden | None:
         wanted = self._scopes.get(request.match.name, ())
-        if wanted and not any(principal.allows(scope) for scope in wanted):
-            raise Forbidden(
-                f"This needs the scope {' or '.join(wanted)}, which the key does not have."
-            )
+        for scope in wanted:
+            if scope in principal.scopes:
+                request.scope = scope
+                return None
+        if ADMIN in principal.scopes:
+            request.scope = ADMIN
+            return None
+        if not wanted or self._is_public(request):
+            return None
+        return Forbidden(
+            f"This needs the scope {' or '.join(wanted)}, which the key does not have."
+        )
 
-    def _challenge(self) -> str:
-        """`WWW-Authenticate` (RFC 9110 section 11.6.1); the same whatever was wrong."""
+    def _unauthorized(self, request: Request, given: Sequence[str]) -> Unauthorized:
+        """The same whatever was wrong, with its challenge (RFC 9110 section 11.6.1)."""
+        request.fields.setdefault("credential", "unknown" if given else "missing")
         scheme = "Bearer" if self._bearer else "ApiKey"
-        return f'{scheme} realm="gateway"'
+        return Unauthorized(
+            f"Send a valid API key in the {self._header} header"
+            f"{', or as a bearer token' if self._bearer else ''}.",
+            headers={"WWW-Authenticate": f'{scheme} realm="gateway"'},
+        )
 
     def _refused(self, request: Request, error: GatewayError) -> None:
         decision = error.slug if self._enforced else "shadow"
@@ -148,7 +206,10 @@ class Auth:
 
 
 def keys_of(policy: AuthPolicy) -> tuple[Key, ...]:
-    """The keys of the policy file. Raises ValueError for an expiry that is no RFC 3339 time."""
+    """The keys of the policy file.
+
+    Raises ValueError for an expiry that is no RFC 3339 time, or a network that is none.
+    """
     return tuple(
         Key(
             key_id=entry.id,
@@ -156,6 +217,10 @@ def keys_of(policy: AuthPolicy) -> tuple[Key, ...]:
             owner=entry.owner,
             scopes=frozenset(entry.scopes),
             expires_at=None if entry.expires is None else _epoch(entry.expires),
+            name=entry.name or "",
+            tier=entry.tier,
+            networks=entry.networks,
+            lineage=entry.lineage or "",
         )
         for entry in policy.entries
     )

@@ -7,14 +7,16 @@ from dataclasses import dataclass
 
 from gateway.core.message import Handler
 from gateway.policy.access_log import AccessLog
-from gateway.policy.auth import Auth, keys_of
+from gateway.policy.auth import Auth
 from gateway.policy.base import Policy
 from gateway.policy.chain import compose
-from gateway.policy.rate_limit import RateLimit, Stage
+from gateway.policy.key_source import KeySource
+from gateway.policy.quota import Stage
+from gateway.policy.rate_limit import RateLimit
 from gateway.policy.request_id import RequestId
 from gateway.policy.security_headers import SecurityHeaders
+from gateway.policy.shared_window import SharedWindows
 from gateway.settings.policy import PolicySet
-from gateway.store.base import WindowStore
 from gateway.telemetry.metric import Metrics
 
 
@@ -23,12 +25,11 @@ class Parts:
     """What policies are made with, and what outlives a change of the policy files.
 
     `boundary` turns errors into answers; `admission` bounds the active jobs; `cache` holds stored
-    responses; `local_windows` take over while `windows` are away; `request_id_prefix` is random for
-    each process.
+    responses; `keys` are those of the store; `request_id_prefix` is random for each process.
     """
 
-    windows: WindowStore
-    local_windows: WindowStore
+    windows: SharedWindows
+    keys: KeySource
     boundary: Policy
     admission: Policy
     cache: Policy
@@ -40,14 +41,13 @@ class Parts:
 def build(policies: PolicySet, parts: Parts, terminal: Handler) -> Handler:
     """The chain, outermost first; errors end inside what every answer passes.
 
-    Raises ValueError for a key whose expiry is no time, or a limit whose name is not ASCII.
+    Raises ValueError for a key whose expiry is no time or whose network is none, or a limit whose
+    name is not ASCII.
     """
     metrics, now = parts.metrics, parts.now
 
     def limit(stage: Stage) -> RateLimit:
-        return RateLimit(
-            policies.rate_limits, stage, parts.windows, parts.local_windows, metrics, now
-        )
+        return RateLimit(policies.rate_limits, stage, parts.windows, metrics, now)
 
     order: tuple[Policy, ...] = (
         RequestId(parts.request_id_prefix),
@@ -55,7 +55,7 @@ def build(policies: PolicySet, parts: Parts, terminal: Handler) -> Handler:
         SecurityHeaders(policies.security_headers),
         parts.boundary,
         limit("address"),
-        Auth(policies.auth, keys_of(policies.auth), metrics, now),
+        Auth(policies.auth, parts.keys, metrics, now),
         limit("key"),
         parts.admission,
         parts.cache,

@@ -9,12 +9,11 @@ from datetime import datetime
 from gateway.core.contract import CANCEL, CREATE, DETAILS, LIST, STATUS, STREAM
 from gateway.core.job import State
 from gateway.core.route import OTHER
-from gateway.settings.check import methods
+from gateway.settings.check import methods, networks
 from gateway.settings.contract import EVENTS, HEALTH, HISTORY, UPSTREAM_ADMIN, WEBHOOKS
 from gateway.settings.policy import (
     AuthPolicy,
     CachePolicy,
-    RateLimitPolicy,
     SecurityHeaderPolicy,
 )
 from gateway.settings.problem import Problem, nearest
@@ -27,31 +26,24 @@ ROUTES = (
 )
 SCOPES = ("admin", "jobs:read", "jobs:write", "webhooks", "webhooks:all")
 
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
+TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
 _VALUE = re.compile(r"[\x20-\x7e\t]*")
 
 
 def check_auth(auth: AuthPolicy) -> Iterator[Problem]:
     """The rules that `policies/auth.yaml` breaks."""
-    if not _TOKEN.fullmatch(auth.keys.header):
+    if not TOKEN.fullmatch(auth.keys.header):
         yield ("keys", "header"), "is not a header's name"
     for index, public in enumerate(auth.public):
         if not public.path.startswith("/"):
             yield ("public", index, "path"), "must begin with /"
         yield from methods(public.methods, ("public", index, "methods"))
     for name in auth.scopes:
-        yield from _route(name, ("scopes", name))
+        yield from route(name, ("scopes", name))
+    if len(set(auth.keys.source)) != len(auth.keys.source) or not auth.keys.source:
+        yield ("keys", "source"), "must name file, store or both, each once"
     yield from _entries(auth)
     yield from _scopes(auth)
-
-
-def check_rate_limits(policy: RateLimitPolicy) -> Iterator[Problem]:
-    """The rules that `policies/rate_limits.yaml` breaks."""
-    for name, limit in policy.limits.items():
-        for index, route in enumerate(limit.routes):
-            yield from _route(route, ("limits", name, "routes", index))
-        if not limit.by or len(set(limit.by)) != len(limit.by):
-            yield ("limits", name, "by"), "must name ip, key or both, each once"
 
 
 def check_cache(policy: CachePolicy) -> Iterator[Problem]:
@@ -60,14 +52,14 @@ def check_cache(policy: CachePolicy) -> Iterator[Problem]:
     for state in policy.ttl_by_state:
         if state not in known:
             yield ("ttl_by_state", state), f"unknown state; {nearest(state, known)}"
-    for index, route in enumerate(policy.public):
-        yield from _route(route, ("public", index))
+    for index, name in enumerate(policy.public):
+        yield from route(name, ("public", index))
 
 
 def check_security_headers(policy: SecurityHeaderPolicy) -> Iterator[Problem]:
     """The rules that `policies/security_headers.yaml` breaks."""
     for name, value in policy.headers.items():
-        if not _TOKEN.fullmatch(name):
+        if not TOKEN.fullmatch(name):
             yield ("headers", name), "is not a header's name"
         if value is not None and not _VALUE.fullmatch(value):
             yield ("headers", name), "must be one line of visible ASCII"
@@ -85,6 +77,7 @@ def _entries(auth: AuthPolicy) -> Iterator[Problem]:
             yield (*here, "hash"), f"is the same key as entry {hashes[digest]}"
         if entry.expires is not None and not _is_rfc3339(entry.expires):
             yield (*here, "expires"), "must be a time with its zone, like 2027-01-31T00:00:00Z"
+        yield from networks(entry.networks, (*here, "networks"))
 
 
 def _scopes(auth: AuthPolicy) -> Iterator[Problem]:
@@ -95,9 +88,9 @@ def _scopes(auth: AuthPolicy) -> Iterator[Problem]:
         for position, scope in enumerate(entry.scopes):
             location = ("entries", index, "scopes", position)
             yield from _scope(scope, {*SCOPES, *required}, location)
-    for route, scopes in auth.scopes.items():
+    for name, scopes in auth.scopes.items():
         for position, scope in enumerate(scopes):
-            yield from _scope(scope, {*SCOPES, *granted}, ("scopes", route, position))
+            yield from _scope(scope, {*SCOPES, *granted}, ("scopes", name, position))
 
 
 def _scope(name: str, known: Collection[str], location: Location) -> Iterator[Problem]:
@@ -105,7 +98,8 @@ def _scope(name: str, known: Collection[str], location: Location) -> Iterator[Pr
         yield location, f"unknown scope; {nearest(name, known)}"
 
 
-def _route(name: str, location: Location) -> Iterator[Problem]:
+def route(name: str, location: Location) -> Iterator[Problem]:
+    """The problem of a name that is no route's."""
     if name not in ROUTES:
         yield location, f"unknown route; {nearest(name, ROUTES)}"
 

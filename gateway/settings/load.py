@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from gateway.core.error import SettingsError
-from gateway.settings import check, check_policy, yaml
+from gateway.settings import check, check_policy, check_rate_limit, yaml
 from gateway.settings.model import Model, Settings
 from gateway.settings.policy import (
     AuthPolicy,
@@ -58,18 +58,22 @@ def load_policies(directory: Path) -> PolicySet:
     if not directory.is_dir():
         raise SettingsError([f"{directory}: is not a directory; policies.directory names it"])
     found: dict[str, Model] = {}
+    documents: dict[str, Document] = {}
     problems: list[str] = []
     for file in sorted(directory.iterdir()):
         # A mounted ConfigMap has directories of its own that begin with a dot.
         if file.suffix not in (".yaml", ".yml") or file.name.startswith("."):
             continue
         try:
-            found[file.stem] = _policy(file)
+            documents[file.stem], found[file.stem] = _policy(file)
         except SettingsError as error:
             problems.extend(error.problems)
     if problems:
         raise SettingsError(problems)
-    return PolicySet.model_validate(found)
+    policies = PolicySet.model_validate(found)
+    if together := list(check_rate_limit.check_tiers(policies)):
+        raise SettingsError(_lines(documents["auth"], together))
+    return policies
 
 
 def policies_directory(path: Path, settings: Settings) -> Path:
@@ -77,14 +81,14 @@ def policies_directory(path: Path, settings: Settings) -> Path:
     return path.parent / settings.policies.directory
 
 
-def _policy(file: Path) -> Model:
+def _policy(file: Path) -> tuple[Document, Model]:
     match file.name:
         case "auth.yaml":
             return _read(file, AuthPolicy, check_policy.check_auth)
         case "cache.yaml":
             return _read(file, CachePolicy, check_policy.check_cache)
         case "rate_limits.yaml":
-            return _read(file, RateLimitPolicy, check_policy.check_rate_limits)
+            return _read(file, RateLimitPolicy, check_rate_limit.check_rate_limits)
         case "security_headers.yaml":
             return _read(file, SecurityHeaderPolicy, check_policy.check_security_headers)
         case _:
@@ -92,12 +96,14 @@ def _policy(file: Path) -> Model:
             raise SettingsError([f"{file}: unknown policy file; {nearest(file.name, known)}"])
 
 
-def _read(file: Path, model: type[_M], rules: Callable[[_M], Iterable[Problem]]) -> _M:
+def _read(
+    file: Path, model: type[_M], rules: Callable[[_M], Iterable[Problem]]
+) -> tuple[Document, _M]:
     document = yaml.load(file)
     policy, problems = _validated(model, document, lambda policy, _: rules(policy))
     if problems or policy is None:
         raise SettingsError(_lines(document, problems))
-    return policy
+    return document, policy
 
 
 def _files(path: Path, environ: Mapping[str, str]) -> Document:

@@ -6,9 +6,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from gateway.core.window import MAX_LIMIT
 from gateway.settings.model import Model, PositiveSeconds, Seconds, Size
 
 Mode = Literal["enforce", "shadow"]
+Count = Annotated[int, Field(ge=1, le=MAX_LIMIT)]
 Sha256 = Annotated[str, Field(pattern=r"^(sha256:)?[0-9a-f]{64}$")]
 
 
@@ -20,20 +22,29 @@ class PublicRoute(Model):
 
 
 class KeyEntry(Model):
-    """One API key: its hash, never the key. `expires` is RFC 3339."""
+    """One API key: its hash, never the key.
+
+    `expires` is RFC 3339. `networks` are the ranges it may be used from, none meaning any. `tier`
+    names limits of `policies/rate_limits.yaml`; `lineage` is the id of the key it succeeds.
+    """
 
     id: str
     hash: Sha256
     owner: str
+    name: str | None = None
     scopes: tuple[str, ...] = ("jobs:read", "jobs:write", "webhooks")
+    tier: str | None = None
+    networks: tuple[str, ...] = ()
     expires: str | None = None
+    lineage: str | None = None
 
 
 class KeyLookup(Model):
-    """Where a request carries its key."""
+    """Where a request carries its key, and where keys are looked up."""
 
     header: str = "X-API-Key"
     bearer: bool = True
+    source: tuple[Literal["file", "store"], ...] = ("file", "store")
 
 
 class AuthPolicy(Model):
@@ -47,21 +58,41 @@ class AuthPolicy(Model):
     scopes: dict[str, tuple[str, ...]] = {}
 
 
-class Limit(Model):
-    """A sliding window: at most `limit` requests in any `window`. No routes means all."""
+class LimitOverride(Model):
+    """What a tier or a key has instead of a limit's own figures; no `window` means its own."""
 
-    limit: Annotated[int, Field(ge=1)]
+    limit: Count
+    window: PositiveSeconds | None = None
+
+
+class Limit(Model):
+    """A sliding window: at most `limit` requests in any `window`. No routes means all.
+
+    `by` says what is counted: `ip`, `key`, `owner`, `route`, `scope`, `header:NAME`, or several of
+    them together. `cost` is how much a request on a route counts, 1 where it says nothing.
+    `on_store_error` says what happens while the shared store is away.
+    """
+
+    limit: Count
     window: PositiveSeconds
-    by: tuple[Literal["ip", "key"], ...] = ("ip",)
+    by: tuple[str, ...] = ("ip",)
     routes: tuple[str, ...] = ()
+    cost: dict[str, Count] = {}
     mode: Mode = "enforce"
+    on_store_error: Literal["local", "allow", "deny"] = "local"
 
 
 class RateLimitPolicy(Model):
-    """`policies/rate_limits.yaml`."""
+    """`policies/rate_limits.yaml`.
+
+    `tiers` and `keys` (by key id) have other figures for some limits; a key's own win.
+    """
 
     enabled: bool = True
+    mode: Mode = "enforce"
     limits: dict[str, Limit] = {}
+    tiers: dict[str, dict[str, LimitOverride]] = {}
+    keys: dict[str, dict[str, LimitOverride]] = {}
     legacy_headers: bool = False
 
 

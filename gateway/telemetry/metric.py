@@ -145,6 +145,10 @@ class Metrics:
         self.rate_limit_decisions_total = self._counter(
             "rate_limit_decisions_total", "Decisions of rate limits.", ("policy", "decision")
         )
+        self.windows_away = self._gauge(
+            "windows_away",
+            "1 while the shared store of rate windows does not answer, else 0.",
+        )
         self.cache_requests_total = self._counter(
             "cache_requests_total",
             "Cacheable requests, by what the response cache did.",

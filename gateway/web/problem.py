@@ -9,7 +9,7 @@ from multidict import CIMultiDict
 
 from gateway.core.error import GatewayError
 from gateway.core.message import Handler, Request, Response
-from gateway.telemetry.log import get_logger
+from gateway.telemetry.log import get_logger, mask
 
 CONTENT_TYPE = "application/problem+json"
 _UNEXPECTED = "Something went wrong inside the gateway; quote the request id when you report it."
@@ -47,7 +47,7 @@ class ProblemBoundary:
 def problem(error: GatewayError, request: Request | None = None) -> Response:
     """An error as `application/problem+json`; its `extra` never replaces a standard member.
 
-    Of a `request` the document names the path (`instance`) and the id.
+    Of a `request` the document names the path (`instance`), credentials masked, and the id.
     """
     document: dict[str, Any] = {
         "type": error.type,
@@ -56,7 +56,7 @@ def problem(error: GatewayError, request: Request | None = None) -> Response:
         "detail": error.detail,
     }
     if request is not None:
-        document |= {"instance": request.path, "request_id": request.request_id}
+        document |= {"instance": mask(request.path), "request_id": request.request_id}
         request.fields["problem"] = error.slug
     for name, value in error.extra.items():
         document.setdefault(name, value)

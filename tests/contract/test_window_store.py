@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.window import Hit, Window, WindowState, decide
+from gateway.core.window import Hit, Quota, Window, WindowState, decide, microseconds
 from gateway.store.base import WindowStore
 from gateway.store.memory.window import MemoryWindowStore
 
 NOW = 1_700_000_000.0
-HIT = Hit("burst", "ip:192.0.2.1", 2, 60.0)
+QUOTA = Quota("burst", 2, 60.0)
+HIT = Hit(QUOTA, "ip:192.0.2.1", 1, "ip:192.0.2.1")
 
 Backend = Callable[[], WindowStore]
 BACKENDS: dict[str, Backend] = {"memory": MemoryWindowStore}
@@ -28,6 +30,11 @@ def backend(request: pytest.FixtureRequest) -> Backend:
 @pytest.fixture
 def store(backend: Backend) -> WindowStore:
     return backend()
+
+
+def of(**changes: Any) -> Hit:
+    """The hit, against another quota."""
+    return HIT._replace(quota=replace(QUOTA, **changes))
 
 
 async def one(store: WindowStore, hit: Hit = HIT, now: float = NOW) -> WindowState:
@@ -49,7 +56,7 @@ async def test_quota_comes_back_after_the_window(store: WindowStore) -> None:
 
 @pytest.mark.parametrize(
     "other",
-    [replace(HIT, key="ip:192.0.2.2"), replace(HIT, policy="daily")],
+    [HIT._replace(key="ip:192.0.2.2"), of(policy="daily")],
     ids=["key", "policy"],
 )
 async def test_each_key_of_each_policy_has_its_own_window(store: WindowStore, other: Hit) -> None:
@@ -60,7 +67,7 @@ async def test_each_key_of_each_policy_has_its_own_window(store: WindowStore, ot
 
 
 async def test_all_limits_of_a_request_count_or_none(store: WindowStore) -> None:
-    narrow = replace(HIT, policy="narrow", limit=1)
+    narrow = of(policy="narrow", limit=1)
     await store.hit([HIT, narrow], NOW)
 
     states = await store.hit([HIT, narrow], NOW)
@@ -71,7 +78,7 @@ async def test_all_limits_of_a_request_count_or_none(store: WindowStore) -> None
 
 
 async def test_a_shadow_limit_stops_no_other(store: WindowStore) -> None:
-    shadow = replace(HIT, policy="trial", limit=1, shadow=True)
+    shadow = of(policy="trial", limit=1, shadow=True)
     await store.hit([HIT, shadow], NOW)
     states = await store.hit([HIT, shadow], NOW)
 
@@ -82,7 +89,7 @@ async def test_a_shadow_limit_stops_no_other(store: WindowStore) -> None:
 async def test_a_changed_limit_keeps_the_counts(store: WindowStore) -> None:
     await one(store)
 
-    assert (await one(store, replace(HIT, limit=5))).remaining == 3
+    assert (await one(store, of(limit=5))).remaining == 3
 
 
 async def test_no_limit_is_no_decision(store: WindowStore) -> None:
@@ -94,18 +101,18 @@ async def test_no_limit_is_no_decision(store: WindowStore) -> None:
 async def test_a_store_decides_as_the_arithmetic_does(
     name: str, traffic: list[tuple[float, int]]
 ) -> None:
-    store, window, at = BACKENDS[name](), Window(60), NOW
+    store, window, at = BACKENDS[name](), Window(QUOTA.bucket), NOW
     for gap, cost in traffic:
         at += gap
-        hit = replace(HIT, limit=4, cost=cost)
-        assert tuple(await store.hit([hit], at)) == decide([window], [hit], at)
+        hit = of(limit=4)._replace(cost=cost)
+        assert list(await store.hit([hit], at)) == decide([window], [hit], microseconds(at))
 
 
 async def test_memory_is_bounded_by_the_keys_used_last() -> None:
     store = MemoryWindowStore(max_keys=3)
     for number in range(10):
         await one(store)
-        await one(store, replace(HIT, key=f"ip:{number}", limit=1))
+        await one(store, of(limit=1)._replace(key=f"ip:{number}"))
 
     assert len(store) == 3
     assert not (await one(store)).admitted
@@ -114,7 +121,7 @@ async def test_memory_is_bounded_by_the_keys_used_last() -> None:
 async def test_memory_lets_go_of_what_is_spent() -> None:
     store = MemoryWindowStore()
     for number in range(5):
-        await one(store, replace(HIT, key=f"ip:{number}"))
+        await one(store, HIT._replace(key=f"ip:{number}"))
     for step in range(4):
         await one(store, now=NOW + 61 + step)
 

@@ -88,6 +88,10 @@ class _Walk:
             yield from self._below(items, f"{path}[].")
         if "properties" in values:
             yield from self._below(values, f"{path}.<name>.")
+        inner = values.get("additionalProperties")  # a mapping of mappings
+        inner = self._resolved(inner) if isinstance(inner, dict) else {}
+        if "properties" in inner:
+            yield from self._below(inner, f"{path}.<name>.<name>.")
 
     def _resolved(self, schema: Schema) -> Schema:
         """The schema itself, without `$ref` and without `or null`."""

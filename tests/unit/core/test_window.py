@@ -3,29 +3,40 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.window import Hit, Window, WindowState, decide
+from gateway.core.window import Hit, Quota, Window, WindowState, decide, microseconds
 
 NOW = 1_700_000_000.0
 MICROSECONDS = 1_000_000
 
 
-def hit(limit: int = 3, window_seconds: float = 60.0, **fields: int | bool | str) -> Hit:
-    return replace(Hit("burst", "ip:192.0.2.1", limit, window_seconds), **fields)  # type: ignore[arg-type]
+def hit(
+    limit: int = 3,
+    window_seconds: float = 60.0,
+    *,
+    cost: int = 1,
+    policy: str = "burst",
+    shadow: bool = False,
+) -> Hit:
+    return Hit(Quota(policy, limit, window_seconds, shadow), "ip:192.0.2.1", cost)
+
+
+def window_of(window_seconds: float) -> Window:
+    return Window(Quota("burst", 1, window_seconds).bucket)
+
+
+def decided(windows: Sequence[Window], hits: Sequence[Hit], now: float) -> list[WindowState]:
+    return decide(windows, hits, microseconds(now))
 
 
 def one(window: Window, wanted: Hit, now: float) -> WindowState:
-    [state] = decide([window], [wanted], now)
+    [state] = decided([window], [wanted], now)
     return state
-
-
-def micros(at: float) -> int:
-    return int(at * MICROSECONDS)
 
 
 @st.composite
@@ -48,11 +59,11 @@ def test_no_span_of_the_window_holds_more_than_the_limit(
     made: tuple[float, int, list[tuple[float, int]]],
 ) -> None:
     window_seconds, limit, hits = made
-    window, log = Window(window_seconds), []
+    window, log = window_of(window_seconds), []
     for at, cost in hits:
         if one(window, hit(limit, window_seconds, cost=cost), at).admitted:
-            log.append((micros(at), cost))
-            begin = micros(at) - round(window_seconds * MICROSECONDS)
+            log.append((microseconds(at), cost))
+            begin = microseconds(at) - round(window_seconds * MICROSECONDS)
             assert sum(cost for when, cost in log if when >= begin) <= limit
 
 
@@ -61,12 +72,12 @@ def test_a_hit_is_refused_only_when_1_01_windows_hold_the_limit(
     made: tuple[float, int, list[tuple[float, int]]],
 ) -> None:
     window_seconds, limit, hits = made
-    window, log = Window(window_seconds), []
+    window, log = window_of(window_seconds), []
     for at, cost in hits:
         if one(window, hit(limit, window_seconds, cost=cost), at).admitted:
-            log.append((micros(at), cost))
+            log.append((microseconds(at), cost))
         else:
-            begin = micros(at) - round(window_seconds * 1.01 * MICROSECONDS)
+            begin = microseconds(at) - round(window_seconds * 1.01 * MICROSECONDS)
             assert sum(each for when, each in log if when > begin) + cost > limit
 
 
@@ -75,7 +86,7 @@ def test_a_refused_hit_is_admitted_after_its_wait_and_not_before(
     made: tuple[float, int, list[tuple[float, int]]],
 ) -> None:
     window_seconds, limit, hits = made
-    window = Window(window_seconds)
+    window = window_of(window_seconds)
     for at, cost in hits:
         wanted = hit(limit, window_seconds, cost=cost)
         state = one(window, wanted, at)
@@ -92,17 +103,17 @@ def test_quota_comes_back_when_the_reset_says(
     made: tuple[float, int, list[tuple[float, int]]],
 ) -> None:
     window_seconds, limit, hits = made
-    window = Window(window_seconds)
+    window = window_of(window_seconds)
     for at, cost in hits:
         state = one(window, hit(limit, window_seconds, cost=cost), at)
         if state.remaining < limit:
             later = copy.deepcopy(window)
-            later.advance(at + state.reset_seconds + 2e-6)
+            later.advance(microseconds(at + state.reset_seconds + 2e-6))
             assert limit - later.total > state.remaining
 
 
 def test_remaining_counts_the_hit_itself() -> None:
-    window = Window(60)
+    window = window_of(60)
 
     assert [one(window, hit(3), NOW).remaining for _ in range(4)] == [2, 1, 0, 0]
 
@@ -110,11 +121,11 @@ def test_remaining_counts_the_hit_itself() -> None:
 def test_an_unused_limit_has_nothing_to_reset() -> None:
     refused = hit(limit=1, cost=2)
 
-    assert one(Window(60), refused, NOW).reset_seconds == 0.0
+    assert one(window_of(60), refused, NOW).reset_seconds == 0.0
 
 
 def test_a_refused_hit_does_not_count() -> None:
-    window = Window(60)
+    window = window_of(60)
     for _ in range(10):
         one(window, hit(limit=1), NOW)
 
@@ -122,7 +133,7 @@ def test_a_refused_hit_does_not_count() -> None:
 
 
 def test_a_cost_beyond_the_limit_is_never_admitted() -> None:
-    window = Window(60)
+    window = window_of(60)
     one(window, hit(limit=2), NOW)
 
     state = one(window, hit(limit=2, cost=3), NOW)
@@ -132,39 +143,39 @@ def test_a_cost_beyond_the_limit_is_never_admitted() -> None:
 
 
 def test_all_limits_admit_and_count_or_none_counts() -> None:
-    wide, narrow = Window(60), Window(1)
+    wide, narrow = window_of(60), window_of(1)
     hits = [hit(5, policy="wide"), hit(1, 1.0, policy="narrow")]
-    decide([wide, narrow], hits, NOW)
+    decided([wide, narrow], hits, NOW)
 
-    states = decide([wide, narrow], hits, NOW)
+    states = decided([wide, narrow], hits, NOW)
 
     assert [state.admitted for state in states] == [True, False]
     assert (wide.total, narrow.total) == (1, 1)
 
 
 def test_a_shadow_limit_that_refuses_keeps_no_other_from_counting() -> None:
-    enforced, shadow = Window(60), Window(60)
+    enforced, shadow = window_of(60), window_of(60)
     hits = [hit(5), hit(1, shadow=True)]
-    decide([enforced, shadow], hits, NOW)
+    decided([enforced, shadow], hits, NOW)
 
-    states = decide([enforced, shadow], hits, NOW)
+    states = decided([enforced, shadow], hits, NOW)
 
     assert [state.admitted for state in states] == [True, False]
     assert (enforced.total, shadow.total) == (2, 1)
 
 
 def test_a_shadow_limit_does_not_count_what_another_refused() -> None:
-    enforced, shadow = Window(60), Window(60)
+    enforced, shadow = window_of(60), window_of(60)
     hits = [hit(1), hit(5, shadow=True)]
-    decide([enforced, shadow], hits, NOW)
+    decided([enforced, shadow], hits, NOW)
 
-    decide([enforced, shadow], hits, NOW)
+    decided([enforced, shadow], hits, NOW)
 
     assert shadow.total == 1
 
 
 def test_a_lowered_limit_keeps_what_was_counted() -> None:
-    window = Window(60)
+    window = window_of(60)
     for _ in range(5):
         one(window, hit(limit=5), NOW)
 
@@ -175,7 +186,7 @@ def test_a_lowered_limit_keeps_what_was_counted() -> None:
 
 @pytest.mark.parametrize("back_seconds", [0.7, 30.0, 61.0, 3600.0])
 def test_a_clock_set_back_forgets_nothing(back_seconds: float) -> None:
-    window = Window(60)
+    window = window_of(60)
     one(window, hit(2), NOW - 20)
     one(window, hit(2), NOW)
 
@@ -183,7 +194,7 @@ def test_a_clock_set_back_forgets_nothing(back_seconds: float) -> None:
 
 
 def test_a_clock_set_back_blocks_for_one_window_at_most() -> None:
-    window = Window(60)
+    window = window_of(60)
     for _ in range(2):
         one(window, hit(2), NOW)
     one(window, hit(2), NOW - 3600)
@@ -193,7 +204,7 @@ def test_a_clock_set_back_blocks_for_one_window_at_most() -> None:
 
 @given(st.lists(st.floats(-200.0, 200.0), max_size=40))
 def test_a_wandering_clock_never_loses_count(steps: list[float]) -> None:
-    window, at = Window(60), NOW
+    window, at = window_of(60), NOW
     for step in steps:
         at += step
         one(window, hit(limit=3), at)
@@ -201,16 +212,16 @@ def test_a_wandering_clock_never_loses_count(steps: list[float]) -> None:
 
 
 def test_a_window_is_spent_once_nothing_counts() -> None:
-    window = Window(60)
-    assert window.is_spent(NOW)
+    window = window_of(60)
+    assert window.is_spent(microseconds(NOW))
     one(window, hit(), NOW)
 
-    assert not window.is_spent(NOW + 60)
-    assert window.is_spent(NOW + 60.7)
+    assert not window.is_spent(microseconds(NOW + 60))
+    assert window.is_spent(microseconds(NOW + 60.7))
 
 
 def test_a_key_costs_the_same_memory_whatever_its_limit() -> None:
-    window = Window(60)
+    window = window_of(60)
     size = len(window._counts) * window._counts.itemsize
     for step in range(5000):
         one(window, hit(limit=100_000), NOW + step * 0.01)

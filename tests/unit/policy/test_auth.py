@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 import structlog
 
-from gateway.core.credential import format_key, hash_key
+from gateway.core.credential import Key, Principal, format_key, hash_key
 from gateway.core.error import Forbidden, GatewayError, InvalidRequest, Unauthorized
 from gateway.core.message import Request
 from gateway.core.route import Match, Route
 from gateway.policy.auth import Auth, keys_of
+from gateway.policy.key_source import KeySource
 from gateway.settings.policy import AuthPolicy
 from gateway.telemetry.metric import Metrics
 from tests.support.fakes import FakeClock, make_request
@@ -21,6 +22,7 @@ KEY = format_key(b"alice's-key-for-the-tests")
 READ_KEY = format_key(b"alice's-key-only-for-reads")
 ADMIN_KEY = format_key(b"the-operator's-key-for-all")
 EXPIRED_KEY = format_key(b"an-expired-key-of-alice's")
+NEAR_KEY = format_key(b"alice's-key-for-one-network")
 FOREIGN_KEY = "a-key-made-by-another-system"
 UNKNOWN_KEY = format_key(b"nobody's-key-for-the-tests")
 
@@ -33,6 +35,7 @@ ENTRIES = [
     entry(KEY, "k-all"),
     entry(READ_KEY, "k-read", scopes=["jobs:read"]),
     entry(ADMIN_KEY, "k-admin", scopes=["admin"], owner="root"),
+    entry(NEAR_KEY, "k-near", networks=["10.0.0.0/8"]),
     entry(EXPIRED_KEY, "k-old", expires="2023-11-14T22:13:20Z"),
     {**entry(FOREIGN_KEY, "k-foreign"), "hash": hash_key(FOREIGN_KEY)},
 ]
@@ -45,6 +48,7 @@ class Gate:
         self._metrics = metrics
         self._clock = clock
         self.terminal = Terminal()
+        self.keys = KeySource()
 
     async def ask(
         self,
@@ -53,12 +57,14 @@ class Gate:
         route: str = "job-list",
         method: str = "GET",
         target: str = "/jobs",
+        client: str = "192.0.2.7",
         **policy: Any,
     ) -> Request:
         settings = AuthPolicy.model_validate({"entries": ENTRIES, **policy})
-        auth = Auth(settings, keys_of(settings), self._metrics, self._clock)
+        self.auth = auth = Auth(settings, self.keys, self._metrics, self._clock)
         match = Match(Route(route, "/jobs"))
         self.request = make_request(method, target, owner=None, headers=headers, match=match)
+        self.request.client = client
         await auth(self.request, self.terminal)
         return self.request
 
@@ -131,6 +137,7 @@ async def test_a_bearer_key_is_none_where_the_file_says_so(gate: Gate) -> None:
         {},
         {"X-API-Key": UNKNOWN_KEY},
         {"X-API-Key": EXPIRED_KEY},
+        {"X-API-Key": NEAR_KEY},
         {"X-API-Key": ""},
         {"X-API-Key": KEY.upper()},
         {"X-API-Key": hash_key(KEY)},
@@ -150,14 +157,28 @@ async def test_no_valid_key_is_answered_alike_whatever_is_wrong(
 
 
 @pytest.mark.parametrize(
-    ("headers", "credential"), [({}, "missing"), ({"X-API-Key": UNKNOWN_KEY}, "rejected")]
+    ("headers", "fields"),
+    [
+        ({}, {"credential": "missing"}),
+        ({"X-API-Key": UNKNOWN_KEY}, {"credential": "unknown"}),
+        ({"X-API-Key": EXPIRED_KEY}, {"credential": "expired", "refused_key_id": "k-old"}),
+        ({"X-API-Key": NEAR_KEY}, {"credential": "wrong-network", "refused_key_id": "k-near"}),
+    ],
 )
 async def test_the_access_line_tells_what_the_answer_does_not(
-    gate: Gate, headers: Headers, credential: str
+    gate: Gate, headers: Headers, fields: dict[str, str]
 ) -> None:
     await gate.refused(headers)
 
-    assert gate.request.fields == {"credential": credential}
+    assert gate.request.fields == fields
+
+
+async def test_a_key_is_good_only_in_its_networks(gate: Gate) -> None:
+    assert isinstance(await gate.refused({"X-API-Key": NEAR_KEY}), Unauthorized)
+
+    request = await gate.ask({"X-API-Key": NEAR_KEY}, client="10.1.2.3")
+
+    assert request.principal is not None
 
 
 async def test_a_key_ends_when_it_expires(gate: Gate, clock: FakeClock) -> None:
@@ -166,9 +187,19 @@ async def test_a_key_ends_when_it_expires(gate: Gate, clock: FakeClock) -> None:
     assert (await gate.ask({"X-API-Key": EXPIRED_KEY})).principal is not None
 
 
-@pytest.mark.parametrize("target", [f"/jobs?api_key={KEY}", f"/jobs?X-API-Key={KEY}"])
-async def test_a_key_in_the_query_is_not_read(gate: Gate, target: str) -> None:
-    assert isinstance(await gate.refused(target=target), Unauthorized)
+@pytest.mark.parametrize("headers", [{}, {"X-API-Key": KEY}])
+@pytest.mark.parametrize("target", [f"/jobs?api_key={READ_KEY}", f"/jobs/{READ_KEY}?x"])
+async def test_a_key_in_the_url_is_refused_and_not_repeated(
+    gate: Gate, target: str, headers: Headers
+) -> None:
+    error = await gate.refused(headers, target=target)
+
+    assert isinstance(error, InvalidRequest)
+    assert READ_KEY not in error.detail
+
+
+async def test_another_parameter_is_no_key(gate: Gate) -> None:
+    assert isinstance(await gate.refused(target="/jobs?api_key=gw_short"), Unauthorized)
 
 
 @pytest.mark.parametrize(
@@ -340,3 +371,59 @@ def test_an_expiry_is_a_time_with_its_zone(text: str) -> None:
 
     with pytest.raises(ValueError, match=text):
         keys_of(settings)
+
+
+async def test_keys_of_the_store_are_known_as_long_as_they_are_there(gate: Gate) -> None:
+    key = Key("k-stored", hash_key(UNKNOWN_KEY), "bob", frozenset({"jobs:read"}), tier="gold")
+    gate.keys.by_hash[key.sha256] = key
+
+    principal = (await gate.ask({"X-API-Key": UNKNOWN_KEY})).principal
+    assert principal == Principal("k-stored", "bob", frozenset({"jobs:read"}), "gold")
+    gate.terminal = Terminal()
+    await gate.refused({"X-API-Key": UNKNOWN_KEY}, keys={"source": ["file"]})
+
+    del gate.keys.by_hash[key.sha256]
+    await gate.refused({"X-API-Key": UNKNOWN_KEY})
+
+
+async def test_keys_of_the_file_count_only_where_it_is_a_source(gate: Gate) -> None:
+    await gate.refused({"X-API-Key": KEY}, keys={"source": ["store"]})
+
+
+async def test_the_last_use_of_a_key_is_noted(gate: Gate, clock: FakeClock) -> None:
+    await gate.refused({"X-API-Key": EXPIRED_KEY})
+    await gate.ask({"X-API-Key": KEY})
+
+    assert gate.keys.used == {"k-all": clock.at}
+
+
+@pytest.mark.parametrize(
+    ("key", "route", "scope"),
+    [(KEY, "job-create", "jobs:write"), (ADMIN_KEY, "job-create", "admin"), (KEY, "other", "")],
+)
+async def test_the_scope_that_admitted_a_request_is_known(
+    gate: Gate, key: str, route: str, scope: str
+) -> None:
+    assert (await gate.ask({"X-API-Key": key}, route=route)).scope == scope
+
+
+@pytest.mark.parametrize(
+    ("headers", "policy", "said"),
+    [
+        ({"X-API-Key": KEY}, {}, "admitted as alice with key k-all by the scope jobs:read"),
+        ({"X-API-Key": EXPIRED_KEY}, {}, "401 unauthorized, key expired"),
+        ({}, {"mode": "shadow"}, "401 unauthorized, key missing (shadow: let through)"),
+        ({}, {"public": [{"path": "/jobs"}]}, "admitted without a key: the request is public"),
+        ({}, {"enabled": False}, "switched off: nobody is asked for a key"),
+    ],
+)
+def test_what_would_be_decided_is_told_without_counting(
+    metrics: Metrics, clock: FakeClock, headers: Headers, policy: Any, said: str
+) -> None:
+    settings = AuthPolicy.model_validate({"entries": ENTRIES, **policy})
+    auth = Auth(settings, KeySource(), metrics, clock)
+    match = Match(Route("job-list", "/jobs"))
+    request = make_request("GET", "/jobs", owner=None, headers=headers, match=match)
+
+    assert auth.explain(request) == said
+    assert sample(metrics, "auth_decisions_total", decision="admitted") == 0

@@ -15,6 +15,8 @@ from gateway.core.route import Match, Route
 from gateway.policy.admission import Admission
 from gateway.policy.build import Parts, build
 from gateway.policy.cache import ResponseCache
+from gateway.policy.key_source import KeySource
+from gateway.policy.shared_window import SharedWindows
 from gateway.settings.policy import CachePolicy, PolicySet
 from gateway.store.memory.response import MemoryResponseStore
 from gateway.store.memory.window import MemoryWindowStore
@@ -67,8 +69,8 @@ def handler(metrics: Metrics, clock: FakeClock, terminal: Terminal, jobs: Jobs) 
     windows = MemoryWindowStore()
     store = MemoryResponseStore(1024**2)
     parts = Parts(
-        windows=windows,
-        local_windows=windows,
+        windows=SharedWindows(windows, windows, metrics, clock),
+        keys=KeySource(),
         boundary=ProblemBoundary(),
         admission=Admission(1, lambda: jobs.active, lambda: None),
         cache=ResponseCache(CachePolicy(), store, lambda _: State.RUNNING, metrics, clock),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -13,11 +14,15 @@ from gateway.core.error import Forbidden, QuotaExceeded
 from gateway.core.message import Request, Response
 from gateway.core.route import Match, Route
 from gateway.policy.chain import compose
-from gateway.policy.rate_limit import RateLimit, Stage, address_subject
+from gateway.policy.quota import Stage
+from gateway.policy.rate_limit import RateLimit
+from gateway.policy.shared_window import SharedWindows
+from gateway.policy.subject import address_subject
 from gateway.settings.policy import RateLimitPolicy
 from gateway.store.base import WindowStore
 from gateway.store.memory.window import MemoryWindowStore
 from gateway.telemetry.metric import Metrics
+from gateway.web.problem import ProblemBoundary
 from tests.support.fakes import FakeClock, make_request
 from tests.support.policy import AbsentStore, Terminal, answer, sample
 
@@ -43,18 +48,24 @@ class Limiter:
         client: str = "192.0.2.1",
         key: str | None = "k1",
         route: str = "job-list",
+        lineage: str = "",
+        tier: str | None = None,
+        scope: str = "",
+        headers: Mapping[str, str] | None = None,
         **policy: Any,
     ) -> Response:
         settings = RateLimitPolicy.model_validate({"limits": limits, **policy})
         handler = compose(
             [self.stage("address", settings), self.stage("key", settings)], self.terminal
         )
-        self.request = request_of(client, key, route)
+        self.request = request_of(client, key, route, tier=tier, lineage=lineage)
+        self.request.scope = scope
+        self.request.headers.update(headers or {})
         return await handler(self.request)
 
     def stage(self, stage: Stage, settings: RateLimitPolicy) -> RateLimit:
-        local = MemoryWindowStore()
-        return RateLimit(settings, stage, self.store, local, self.metrics, self.clock)
+        windows = SharedWindows(self.store, MemoryWindowStore(), self.metrics, self.clock)
+        return RateLimit(settings, stage, windows, self.metrics, self.clock)
 
     async def refused(self, limits: Limits, **given: Any) -> QuotaExceeded:
         with pytest.raises(QuotaExceeded) as caught:
@@ -62,11 +73,11 @@ class Limiter:
         return caught.value
 
 
-def request_of(client: str, key: str | None, route: str = "job-list") -> Request:
+def request_of(client: str, key: str | None, route: str = "job-list", **identity: Any) -> Request:
     request = make_request("GET", "/", owner=None, match=Match(Route(route, "/")))
     request.client = client
     if key is not None:
-        request.principal = Principal(key, "alice", frozenset())
+        request.principal = Principal(key, "alice", frozenset(), **identity)
     return request
 
 
@@ -308,43 +319,46 @@ async def test_all_limits_of_a_stage_take_one_round_trip(limiter: Limiter) -> No
     assert store.trips == 1
 
 
-async def test_a_store_that_is_away_leaves_a_limit_per_process(
-    metrics: Metrics, clock: FakeClock
+@pytest.mark.parametrize("wanted", ["local", "allow", "deny"])
+async def test_while_the_store_is_away_a_limit_does_as_it_says(
+    limiter: Limiter, wanted: str
 ) -> None:
-    settings = RateLimitPolicy.model_validate({"limits": PER_IP})
-    policy = RateLimit(settings, "address", AbsentStore(), MemoryWindowStore(), metrics, clock)
-    with structlog.testing.capture_logs() as lines:
-        for _ in range(2):
-            await policy(request_of("192.0.2.1", None), Terminal())
-        with pytest.raises(QuotaExceeded):
-            await policy(request_of("192.0.2.1", None), Terminal())
+    limiter.store = AbsentStore()
+    settings = RateLimitPolicy.model_validate(
+        {"limits": {"per-ip": {**PER_IP["per-ip"], "on_store_error": wanted}}}
+    )
+    policy = limiter.stage("address", settings)
+    handler = compose([ProblemBoundary(), policy], Terminal())
+    responses = [await handler(request_of("192.0.2.1", None)) for _ in range(4)]
 
-    assert [line["event"] for line in lines] == ["windows_local"]
-    assert sample(metrics, "store_errors_total", store="windows") == 3
-
-
-class Flaky(MemoryWindowStore):
-    """Is away while told to be."""
-
-    away = True
-
-    async def hit(self, hits: Any, now: float) -> Any:
-        if self.away:
-            return await AbsentStore().hit(hits, now)
-        return await super().hit(hits, now)
+    expected = {"local": [200, 200, 429, 429], "allow": [200] * 4, "deny": [503] * 4}
+    assert [response.status for response in responses] == expected[wanted]
+    assert all("Retry-After" in each.headers for each in responses if each.status != 200)
 
 
-async def test_a_store_that_comes_back_is_used_again(metrics: Metrics, clock: FakeClock) -> None:
-    settings = RateLimitPolicy.model_validate({"limits": PER_IP})
-    store = Flaky()
-    policy = RateLimit(settings, "address", store, MemoryWindowStore(), metrics, clock)
-    with structlog.testing.capture_logs() as lines:
+async def test_a_shadow_limit_denies_nothing_while_the_store_is_away(limiter: Limiter) -> None:
+    limiter.store = AbsentStore()
+    trial = {"limit": 1, "window": "60s", "mode": "shadow", "on_store_error": "deny"}
+
+    assert (await limiter.ask({"trial": trial})).status == 200
+
+
+async def test_limits_that_fail_apart_are_decided_apart_while_the_store_is_away(
+    limiter: Limiter,
+) -> None:
+    limiter.store = AbsentStore()
+    limits: Limits = {
+        "open": {"limit": 1, "window": "60s", "by": ["ip"], "on_store_error": "allow"},
+        **PER_IP,
+    }
+    settings = RateLimitPolicy.model_validate({"limits": limits})
+    policy = limiter.stage("address", settings)
+    for _ in range(2):
         await policy(request_of("192.0.2.1", None), Terminal())
-        store.away = False
-        await policy(request_of("192.0.2.1", None), Terminal())
 
-    assert [line["event"] for line in lines] == ["windows_local", "windows_shared_again"]
-    assert len(store) == 1
+    with pytest.raises(QuotaExceeded) as caught:
+        await policy(request_of("192.0.2.1", None), Terminal())
+    assert caught.value.extra["violated-policies"] == ["per-ip"]
 
 
 @pytest.mark.parametrize(
@@ -372,7 +386,132 @@ async def test_a_name_beyond_ascii_is_refused_at_the_start(
     metrics: Metrics, clock: FakeClock
 ) -> None:
     settings = RateLimitPolicy.model_validate({"limits": {"größe": {"limit": 1, "window": "1s"}}})
-    store = MemoryWindowStore()
 
     with pytest.raises(ValueError, match="ASCII"):
-        RateLimit(settings, "address", store, store, metrics, clock)
+        Limiter(metrics, clock).stage("address", settings)
+
+
+async def test_an_owners_keys_share_what_counts_by_owner(limiter: Limiter) -> None:
+    limits: Limits = {"per-owner": {"limit": 2, "window": "60s", "by": ["owner"]}}
+    await limiter.ask(limits, key="k1")
+    await limiter.ask(limits, key="k2")
+
+    await limiter.refused(limits, key="k3")
+
+
+async def test_a_successor_goes_on_with_its_predecessors_quota(limiter: Limiter) -> None:
+    for lineage in ("", "k1"):
+        await limiter.ask(PER_KEY, key=f"k{1 + bool(lineage)}", lineage=lineage)
+
+    await limiter.refused(PER_KEY, key="k3", lineage="k1")
+
+
+async def test_by_route_counts_each_route_for_everyone(limiter: Limiter) -> None:
+    limits: Limits = {"per-route": {"limit": 1, "window": "60s", "by": ["route"]}}
+    await limiter.ask(limits, key="k1", client="192.0.2.1")
+
+    await limiter.ask(limits, route="job-status")
+    await limiter.refused(limits, key="k2", client="192.0.2.2")
+
+
+async def test_a_product_counts_each_combination(limiter: Limiter) -> None:
+    limits: Limits = {"each": {"limit": 1, "window": "60s", "by": ["key", "route", "scope"]}}
+    for key, route, scope in [
+        ("k1", "job-list", "a"),
+        ("k2", "job-list", "a"),
+        ("k1", "webhooks", "a"),
+        ("k1", "job-list", "b"),
+    ]:
+        await limiter.ask(limits, key=key, route=route, scope=scope)
+
+    await limiter.refused(limits, key="k1", route="job-list", scope="a")
+
+
+async def test_by_header_counts_each_value_and_keeps_none(limiter: Limiter) -> None:
+    limits: Limits = {"tenant": {"limit": 1, "window": "60s", "by": ["header:X-Tenant"]}}
+    limiter.store = store = Counting()
+    await limiter.ask(limits, headers={"X-Tenant": "one"})
+    await limiter.ask(limits, headers={"X-Tenant": "two"})
+    await limiter.refused(limits, headers={"x-tenant": "one"}, client="192.0.2.9")
+
+    assert "one" not in str(store._windows.keys())
+
+
+async def test_without_the_header_the_address_counts(limiter: Limiter) -> None:
+    limits: Limits = {"tenant": {"limit": 1, "window": "60s", "by": ["header:X-Tenant"]}}
+    await limiter.ask(limits, client="192.0.2.1")
+    await limiter.ask(limits, client="192.0.2.2")
+
+    await limiter.refused(limits, client="192.0.2.1")
+
+
+async def test_a_route_may_cost_more(limiter: Limiter) -> None:
+    limits: Limits = {
+        "work": {"limit": 10, "window": "60s", "by": ["key"], "cost": {"webhooks": 4}}
+    }
+    await limiter.ask(limits, route="webhooks")
+    response = await limiter.ask(limits, route="job-list")
+
+    assert '"work";r=5;' in response.headers["RateLimit"]
+    await limiter.ask(limits, route="webhooks")
+    await limiter.refused(limits, route="webhooks")
+    assert (await limiter.ask(limits, route="job-list")).status == 200
+
+
+VARIANTS: dict[str, Any] = {
+    "tiers": {"partner": {"per-key": {"limit": 5}}},
+    "keys": {"k9": {"per-key": {"limit": 7, "window": "10s"}}},
+}
+
+
+@pytest.mark.parametrize(
+    ("key", "tier", "policy"),
+    [
+        ("k1", None, '"per-key";q=2;w=60'),
+        ("k1", "partner", '"per-key";q=5;w=60'),
+        ("k1", "unheard-of", '"per-key";q=2;w=60'),
+        ("k9", "partner", '"per-key";q=7;w=10'),
+    ],
+)
+async def test_a_tier_and_a_key_may_have_figures_of_their_own(
+    limiter: Limiter, key: str, tier: str | None, policy: str
+) -> None:
+    response = await limiter.ask(PER_KEY, key=key, tier=tier, **VARIANTS)
+
+    assert response.headers["RateLimit-Policy"] == policy
+
+
+async def test_a_key_that_changes_tier_keeps_its_count(limiter: Limiter) -> None:
+    await limiter.ask(PER_KEY, **VARIANTS)
+    response = await limiter.ask(PER_KEY, tier="partner", **VARIANTS)
+
+    assert '"per-key";r=3;' in response.headers["RateLimit"]
+
+
+async def test_the_whole_file_may_be_a_shadow(limiter: Limiter) -> None:
+    responses = [await limiter.ask(PER_KEY, mode="shadow") for _ in range(4)]
+
+    assert {response.status for response in responses} == {200}
+    assert "RateLimit" not in responses[0].headers
+
+
+def test_what_would_be_decided_is_told_without_counting(limiter: Limiter) -> None:
+    limits: Limits = {
+        **PER_KEY,
+        "trial": {
+            "limit": 9,
+            "window": "1h",
+            "by": ["owner", "route"],
+            "mode": "shadow",
+            "cost": {"job-list": 3},
+        },
+    }
+    policy = limiter.stage("key", RateLimitPolicy.model_validate({"limits": limits}))
+
+    assert policy.explain(request_of("192.0.2.1", "k1")) == [
+        "per-key: 2 in 60 s for key:k1",
+        (
+            "trial: 9 in 3600 s for owner:alice|route:job-list, this request counts 3, "
+            "shadow: never refuses"
+        ),
+    ]

@@ -133,8 +133,100 @@ def test_problems_of_every_file_come_together(tmp_path: Path) -> None:
         (
             "rate_limits",
             "limits: {x: {limit: 1, window: 1s, by: []}}",
-            "limits.x.by: must name ip, key or both, each once",
+            "limits.x.by: must name what is counted: ip, key, owner, route, scope or header:NAME",
         ),
+        (
+            "rate_limits",
+            "limits: {x: {limit: 1, window: 1s, by: [ip, ip]}}",
+            "limits.x.by[1]: names ip twice",
+        ),
+        (
+            "rate_limits",
+            "limits: {x: {limit: 1, window: 1s, by: [keys]}}",
+            "limits.x.by[0]: cannot be counted; did you mean 'key'?",
+        ),
+        (
+            "rate_limits",
+            "limits: {x: {limit: 1, window: 1s, by: ['header:X Y']}}",
+            "limits.x.by[0]: is not a header's name",
+        ),
+        (
+            "rate_limits",
+            "limits: {x: {limit: 1, window: -60s}}",
+            "limits.x.window: '-60s' is not a duration; write it like 500ms, 15s, 5m or 1h",
+        ),
+        (
+            "rate_limits",
+            "limits: {x: {limit: 1, window: -60}}",
+            "limits.x.window: must be more than 0",
+        ),
+        (
+            "rate_limits",
+            "limits: {x: {limit: 1, window: 400d}}",
+            "limits.x.window: must not be longer than 366d",
+        ),
+        (
+            "rate_limits",
+            "limits: {x: {limit: 5000000000, window: 1s}}",
+            "limits.x.limit: must be at most 1e+09",
+        ),
+        (
+            "rate_limits",
+            "limits: {x: {limit: 1, window: 1s}, x: {limit: 2, window: 1s}}",
+            "limits.x: is there twice, first in line 1",
+        ),
+        (
+            "rate_limits",
+            "limits: {größe: {limit: 1, window: 1s}}",
+            "limits.größe: must be named in printable ASCII: the answers' fields show it",
+        ),
+        (
+            "rate_limits",
+            "limits: {x: {limit: 3, window: 1s, cost: {job-creat: 1}}}",
+            "limits.x.cost.job-creat: unknown route; did you mean 'job-create'?",
+        ),
+        (
+            "rate_limits",
+            "limits: {x: {limit: 3, window: 1s, cost: {job-create: 4}}}",
+            "limits.x.cost.job-create: is more than the limit of 3: none would ever pass",
+        ),
+        (
+            "rate_limits",
+            "limits: {x: {limit: 3, window: 1s, routes: [webhooks], cost: {job-create: 2}}}",
+            "limits.x.cost.job-create: is not among the limit's routes",
+        ),
+        (
+            "rate_limits",
+            "limits: {each-key: {limit: 3, window: 1s}}\ntiers: {t: {eachkey: {limit: 9}}}",
+            "tiers.t.eachkey: unknown limit; did you mean 'each-key'?",
+        ),
+        (
+            "rate_limits",
+            "limits: {a: {limit: 3, window: 1s, by: [ip]}}\nkeys: {k: {a: {limit: 9}}}",
+            "keys.k.a: is decided by the address, before the key is known",
+        ),
+        (
+            "rate_limits",
+            (
+                "limits: {a: {limit: 3, window: 1s, by: [key], cost: {webhooks: 2}}}\n"
+                "tiers: {t: {a: {limit: 1}}}"
+            ),
+            "tiers.t.a.limit: is less than the limit's cost of 2",
+        ),
+        (
+            "auth",
+            f"entries: [{{id: a, owner: o, hash: {HASH}, tier: gold}}]",
+            "entries[0].tier: unknown tier; rate_limits.yaml has none",
+        ),
+        (
+            "auth",
+            f"entries: [{{id: a, owner: o, hash: {HASH}, networks: [10.0.0.1/8]}}]",
+            (
+                "entries[0].networks[0]: must be a range like 10.0.0.0/8 or fd00::/8: "
+                "its host bits are set"
+            ),
+        ),
+        ("auth", "keys: {source: []}", "keys.source: must name file, store or both, each once"),
         ("security_headers", "headers: {'X Y': a}", "headers.X Y: is not a header's name"),
         (
             "security_headers",
@@ -148,7 +240,8 @@ def test_a_rule_that_a_policy_breaks_is_said(
 ) -> None:
     (tmp_path / f"{file}.yaml").write_text(text)
 
-    assert refused(tmp_path) == [f"{file}.yaml:1: {problem}"]
+    line = text[: text.find("\n") + 1 or None].count("\n") + 1
+    assert refused(tmp_path) == [f"{file}.yaml:{line}: {problem}"]
 
 
 def test_two_entries_cannot_share_an_id_or_a_key(tmp_path: Path) -> None:
@@ -161,4 +254,17 @@ def test_two_entries_cannot_share_an_id_or_a_key(tmp_path: Path) -> None:
     assert refused(tmp_path) == [
         "auth.yaml:3: entries[1].id: 'a' is the id of entry 0 already",
         "auth.yaml:3: entries[1].hash: is the same key as entry 0",
+    ]
+
+
+def test_a_tier_must_be_one_of_the_other_file(tmp_path: Path) -> None:
+    (tmp_path / "rate_limits.yaml").write_text(
+        "limits: {a: {limit: 3, window: 1s, by: [key]}}\ntiers: {partner: {a: {limit: 9}}}\n"
+    )
+    (tmp_path / "auth.yaml").write_text(
+        f"entries:\n  - {{id: a, owner: o, hash: {HASH}, tier: partners}}\n"
+    )
+
+    assert refused(tmp_path) == [
+        "auth.yaml:2: entries[0].tier: unknown tier; did you mean 'partner'?"
     ]
