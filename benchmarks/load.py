@@ -1,58 +1,49 @@
-"""A load of keep-alive GETs on loopback, cheap enough to leave the server its core."""
+"""A load of keep-alive GETs from wrk, and what it measured."""
 
 from __future__ import annotations
 
-import asyncio
+import re
+import subprocess
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+
+from benchmarks.process import LOAD_CORE
+
+_UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0}
+_QUANTILE = re.compile(r"^\s+(50|99)%\s+([\d.]+)(us|ms|s|m)$", re.MULTILINE)
+_REQUESTS = re.compile(r"^\s+(\d+) requests in ([\d.]+)(us|ms|s|m)", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What a load came to: answers, those not 2xx among them, and latencies in seconds, sorted."""
+    """What a load came to; latencies in seconds."""
 
     answers: int
-    failures: int
-    latencies: tuple[float, ...]
-
-    def quantile(self, share: float) -> float:
-        """The latency that this share of the answers did not exceed, in seconds."""
-        return self.latencies[min(len(self.latencies) - 1, int(share * len(self.latencies)))]
+    seconds: float
+    p50: float
+    p99: float
 
 
-async def apply(url: str, headers: dict[str, str], *, connections: int, requests: int) -> Load:
-    """Send `requests` GETs of `url` over `connections` connections, each one after the other.
-
-    Every answer must carry a Content-Length. Raises OSError when the server goes away.
-    """
-    parts = urlsplit(url)
-    lines = [f"GET {parts.path} HTTP/1.1", f"Host: {parts.netloc}"]
-    lines += [f"{name}: {value}" for name, value in headers.items()]
-    request = ("\r\n".join(lines) + "\r\n\r\n").encode()
-    assert parts.hostname is not None
-    target = (parts.hostname, parts.port or 80)
-    share = requests // connections
-    parts_done = await asyncio.gather(
-        *(_client(target, request, share) for _ in range(connections))
+def apply(url: str, key: str, *, connections: int, seconds: float) -> Load:
+    """GET `url` over `connections` connections for some time; raises as `parse` does."""
+    done = subprocess.run(
+        [
+            *("taskset", "-c", str(LOAD_CORE), "wrk", "--latency", "-t", "1"),
+            *("-c", str(connections), "-d", f"{max(1, round(seconds))}s"),
+            *("-H", f"X-API-Key: {key}", url),
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
     )
-    latencies = sorted(latency for each, _ in parts_done for latency in each)
-    failures = sum(failed for _, failed in parts_done)
-    return Load(len(latencies), failures, tuple(latencies))
+    return parse(done.stdout)
 
 
-async def _client(target: tuple[str, int], request: bytes, count: int) -> tuple[list[float], int]:
-    clock = asyncio.get_running_loop().time
-    reader, writer = await asyncio.open_connection(*target)
-    latencies, failures = [], 0
-    try:
-        for _ in range(count):
-            started = clock()
-            writer.write(request)
-            head = (await reader.readuntil(b"\r\n\r\n")).lower()
-            length = int(head.partition(b"content-length:")[2].partition(b"\r\n")[0])
-            await reader.readexactly(length)
-            latencies.append(clock() - started)
-            failures += head[9:10] != b"2"
-    finally:
-        writer.close()
-    return latencies, failures
+def parse(said: str) -> Load:
+    """What wrk printed. Raises RuntimeError when an answer was no 2xx or a socket failed."""
+    found = _REQUESTS.search(said)
+    quantiles = {name: float(n) * _UNITS[unit] for name, n, unit in _QUANTILE.findall(said)}
+    failed = "Non-2xx" in said or "Socket errors" in said
+    if failed or found is None or len(quantiles) != 2:
+        raise RuntimeError(f"the load did not go well:\n{said}")
+    took = float(found[2]) * _UNITS[found[3]]
+    return Load(int(found[1]), took, quantiles["50"], quantiles["99"])

@@ -1,0 +1,77 @@
+"""The arithmetic and the set-up of the benchmarks; their figures are no test's business."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from benchmarks import load, origin, peer, side_by_side
+from gateway.settings.load import load as load_settings
+from gateway.settings.load import load_policies
+
+WRK = """Running 1s test @ http://127.0.0.1:1/
+  Latency Distribution
+     50%  574.00us
+     75%    1.00ms
+     90%    1.05ms
+     99%    3.00ms
+  30650 requests in 1.10s, 20.52MB read
+Requests/sec:  27863.64
+"""
+
+
+def row(cpu: float, p50: float) -> dict[str, float]:
+    return {"cpu_microseconds": cpu, "p50_seconds": p50}
+
+
+def test_what_wrk_says_is_read_in_seconds() -> None:
+    assert load.parse(WRK) == load.Load(30650, 1.1, 0.000574, 0.003)
+
+
+@pytest.mark.parametrize(
+    "said", ["", WRK + "  Non-2xx or 3xx responses: 1\n", WRK + "  Socket errors: connect 1\n"]
+)
+def test_a_load_that_went_wrong_counts_for_nothing(said: str) -> None:
+    with pytest.raises(RuntimeError):
+        load.parse(said)
+
+
+def test_ratios_are_ours_over_theirs() -> None:
+    rows = {"origin": row(5, 0.1), "gateway": row(20, 0.3), "envoy": row(40, 0.2)}
+    found = {"proxied": rows, "cached": rows, "one connection": rows}
+
+    assert side_by_side.ratios(found) == {
+        "proxied_vs_envoy": 0.5,
+        "cached_vs_envoy": 0.5,
+        "added_p50_vs_envoy": 2.0,
+    }
+
+
+def test_the_gateway_under_measurement_has_the_shipped_policies(tmp_path: Path) -> None:
+    command = peer.GATEWAY.prepare(peer.Place(tmp_path, port=1, origin=2))
+
+    settings = load_settings(Path(command[-1]), {})
+    policies = load_policies(tmp_path / "policies")
+    shipped = load_policies(Path("policies"))
+    assert settings.upstream.url == "http://127.0.0.1:2"
+    assert policies.security_headers == shipped.security_headers
+    assert policies.cache == shipped.cache
+    assert policies.rate_limits.limits.keys() == shipped.rate_limits.limits.keys()
+    assert [entry.id for entry in policies.auth.entries] == ["bench"]
+
+
+def test_envoys_file_is_filled_in_whole(tmp_path: Path) -> None:
+    path = peer.rendered("envoy.yaml", peer.Place(tmp_path, port=18080, origin=19090))
+
+    (listener,) = yaml.safe_load(path.read_text())["static_resources"]["listeners"]
+    assert listener["address"]["socket_address"]["port_value"] == 18080
+    assert "$" not in path.read_text()
+
+
+def test_the_origins_answers_announce_their_length() -> None:
+    head, _, body = origin.answer("no-store").partition(b"\r\n\r\n")
+
+    assert len(body) == origin.BODY_BYTES
+    assert f"content-length: {len(body)}".encode() in head
