@@ -17,56 +17,37 @@ import aiohttp
 import orjson
 
 from gateway.core.retry import ErrorKind
+from gateway.delivery.convex_error import (
+    ConvexConfigurationError,
+    ConvexError,
+    ConvexFunctionError,
+    ConvexNotDeployed,
+    ConvexUnavailable,
+    decode,
+    not_convex,
+    of_function,
+    of_status,
+)
 from gateway.delivery.failure import EXCHANGE_ERRORS, describe, error_kind
 from gateway.delivery.header import USER_AGENT
 from gateway.settings.model import Convex
 
 RESPONSE_LIMIT_BYTES = 16 * 1024 * 1024  # of what a function may return
-DETAIL_CHARACTERS = 500
 _FUNCTION_STATUS = (200, 560)
-_RETRIABLE_STATUS = frozenset({408, 425, 429})
-# The deployment lacks the function, or has it as another kind: nothing a message is to blame for.
-_NOT_DEPLOYED = ("Could not find public function", "Trying to execute")
+
+__all__ = [
+    "ConvexClient",
+    "ConvexConfigurationError",
+    "ConvexError",
+    "ConvexFunctionError",
+    "ConvexNotDeployed",
+    "ConvexUnavailable",
+    "HistoryPage",
+    "HistoryQuery",
+]
 
 Arguments = Mapping[str, Any]
 _NO_HEADERS: Mapping[str, str] = {}
-
-
-class ConvexError(Exception):
-    """A call that brought no value."""
-
-    def __init__(
-        self,
-        detail: str,
-        kind: ErrorKind,
-        *,
-        status_code: int | None = None,
-        retry_after: str | None = None,
-    ) -> None:
-        super().__init__(detail)
-        self.detail = detail
-        self.kind = kind
-        self.status_code = status_code
-        self.retry_after = retry_after
-
-
-class ConvexFunctionError(ConvexError):
-    """The function refused: the same arguments never fare better. `data` is its ConvexError's."""
-
-    def __init__(self, detail: str, data: object, status_code: int) -> None:
-        super().__init__(detail, ErrorKind.REJECTED, status_code=status_code)
-        self.data = data
-
-
-class ConvexUnavailable(ConvexError):
-    """No answer, or one that says later: to be tried again."""
-
-
-class ConvexConfigurationError(ConvexError):
-    """The deployment, its key or a function's path is wrong: works once someone mends it."""
-
-    def __init__(self, detail: str, status_code: int | None = None) -> None:
-        super().__init__(detail, ErrorKind.CONFIGURATION, status_code=status_code)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,12 +158,7 @@ class ConvexClient:
         status, retry_after, answer = await self._post(f"{self._base}/api/{kind}", body, headers)
         if status in _FUNCTION_STATUS:
             return _value(status, answer)
-        detail = f"answered {status}: {_reason(answer)}"
-        if status >= 500 or status in _RETRIABLE_STATUS:
-            raise ConvexUnavailable(
-                detail, ErrorKind.HTTP_STATUS, status_code=status, retry_after=retry_after
-            )
-        raise ConvexConfigurationError(detail, status)
+        raise of_status(status, answer, retry_after)
 
     async def _post(
         self, url: str, body: bytes, headers: Mapping[str, str]
@@ -200,7 +176,8 @@ class ConvexClient:
                     answer += chunk
                     if len(answer) > RESPONSE_LIMIT_BYTES:
                         raise ConvexUnavailable("answered too much", ErrorKind.RESPONSE_TOO_LARGE)
-                return response.status, response.headers.get("Retry-After"), bytes(answer)
+                retry_after = response.headers.get("Retry-After")
+                return response.status, retry_after, self._without_key(bytes(answer))
         except EXCHANGE_ERRORS as error:
             kind = error_kind(error)
             detail = describe(error)
@@ -211,43 +188,23 @@ class ConvexClient:
     def _path(self, operation: str) -> str:
         path: str | None = getattr(self._functions, operation)
         if path is None:
-            raise ConvexConfigurationError(f"convex.functions.{operation} is null")
+            detail = f"convex.functions.{operation} is null"
+            raise ConvexConfigurationError(detail, remedy="name a deployed function there")
         return path
+
+    def _without_key(self, answer: bytes) -> bytes:
+        """What an answer says may be logged; a proxy that echoes the request must not leak."""
+        if self._key is None:
+            return answer
+        return answer.replace(self._key.get_secret_value().encode(), b"[deploy key]")
 
 
 def _value(status: int, answer: bytes) -> Any:
-    document = _decode(answer)
+    document = decode(answer)
     match document.get("status"):
         case "success":
             return document.get("value")
         case "error":
             message = str(document.get("errorMessage") or "no message")
-            if any(sign in message for sign in _NOT_DEPLOYED):
-                raise ConvexConfigurationError(_line(message), status)
-            data = document.get("errorData")
-            detail = message if data is None else f"{message} {orjson.dumps(data).decode()}"
-            raise ConvexFunctionError(_line(detail), data, status)
-    raise ConvexUnavailable(
-        f"answered {status} with something that is not Convex's JSON",
-        ErrorKind.HTTP_STATUS,
-        status_code=status,
-    )
-
-
-def _reason(answer: bytes) -> str:
-    document = _decode(answer)
-    if "code" in document:
-        return _line(f"{document['code']}: {document.get('message')}")
-    return _line(answer.decode("utf-8", "replace"))
-
-
-def _decode(answer: bytes) -> Mapping[str, Any]:
-    try:
-        document = orjson.loads(answer)
-    except orjson.JSONDecodeError:
-        return {}
-    return document if isinstance(document, dict) else {}
-
-
-def _line(text: str) -> str:
-    return " ".join(text.split())[:DETAIL_CHARACTERS]
+            raise of_function(status, message, document.get("errorData"))
+    raise not_convex(status)

@@ -1,7 +1,8 @@
 """The arguments of the Convex functions in `convex/`, built from a job or a webhook.
 
 `v.optional` refuses null, so what is unknown is left out. Times are epoch milliseconds, numbers are
-finite, and text that the upstream chose is cut to a bounded length: a document holds 1 MiB.
+finite, and text that others chose is cut to a bounded length: a document holds 1 MiB. A webhook's
+URL goes without its query, where receivers keep tokens.
 """
 
 from __future__ import annotations
@@ -10,13 +11,15 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from gateway.core.job import Job, finite
+from gateway.core.job import Job, State, finite
 from gateway.core.webhook import Webhook
 
 TEXT_CHARACTERS = 1024
 URL_CHARACTERS = 8192
 MAX_STAGES = 500
+STAGE_CHARACTERS = 256  # in the list of them all
 MAX_URLS = 100
+MAX_URLS_CHARACTERS = 200 * 1024  # of all of a job's URLs: at most 4 bytes each, well within 1 MiB
 # What `video:updateUrls` takes; other names would have the whole call refused.
 VIDEO_URLS = (
     "video_url",
@@ -57,7 +60,7 @@ def progress_arguments(job: Job) -> Arguments:
             "isRetryable": _flag((job.error or {}).get("is_retryable")),
             "supportReference": _text((job.error or {}).get("support_reference")),
             "retryCount": job.retry_count,
-            "webhookUrls": list(job.webhook_urls) or None,
+            "webhookUrls": [shown_url(url) for url in job.webhook_urls[:MAX_URLS]] or None,
             "webhookEvents": list(job.webhook_events) or None,
             "resultUrls": result_urls(job) or None,
         }
@@ -71,7 +74,7 @@ def analytics_arguments(job: Job) -> Arguments:
         {
             **_position(job),
             "stages": [
-                {"stage": stage[:TEXT_CHARACTERS], "seconds": seconds} for stage, seconds in stages
+                {"stage": stage[:STAGE_CHARACTERS], "seconds": seconds} for stage, seconds in stages
             ],
             "queuedSeconds": _elapsed(job.created_at, job.running_since),
             "processingSeconds": _elapsed(job.running_since, job.finished_at),
@@ -79,6 +82,7 @@ def analytics_arguments(job: Job) -> Arguments:
             "stagesCompleted": finite(job.stages_completed),
             "totalStages": finite(job.total_stages),
             "retryCount": job.retry_count,
+            "errorCount": int(job.error is not None or job.state is State.FAILED),
             **_error(job),
             "createdAt": _milliseconds(job.created_at),
             "finishedAt": _milliseconds(job.finished_at),
@@ -103,7 +107,7 @@ def webhook_arguments(webhook: Webhook, *, deleted: bool = False) -> Arguments:
             "webhookId": webhook.id,
             "revision": webhook.revision,
             "owner": webhook.owner,
-            "url": webhook.url,
+            "url": shown_url(webhook.url),
             "events": list(webhook.events),
             "jobId": webhook.job_id,
             "status": webhook.status.value,
@@ -135,15 +139,23 @@ def url_arguments(job: Job) -> Arguments:
 
 
 def result_urls(job: Job) -> dict[str, str]:
-    """What the job's results link to, under the upstream's own names."""
+    """What the job's results link to, under the upstream's own names; the first, if it is a lot."""
     if not isinstance(job.results, Mapping):
         return {}
-    urls = {
-        name: url
-        for name, url in job.results.items()
-        if _URL_NAME.fullmatch(name) and isinstance(url, str) and 0 < len(url) <= URL_CHARACTERS
-    }
-    return dict(list(urls.items())[:MAX_URLS])
+    urls: dict[str, str] = {}
+    room = MAX_URLS_CHARACTERS
+    for name, url in job.results.items():
+        if not (_URL_NAME.fullmatch(name) and isinstance(url, str) and 0 < len(url)):
+            continue
+        if len(url) <= min(URL_CHARACTERS, room) and len(urls) < MAX_URLS:
+            urls[name] = url
+            room -= len(url)
+    return urls
+
+
+def shown_url(url: str) -> str:
+    """A webhook's URL as others may see it: what follows its path can be a secret."""
+    return url.partition("?")[0].partition("#")[0]
 
 
 def _position(job: Job) -> Arguments:

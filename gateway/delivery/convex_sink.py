@@ -15,6 +15,7 @@ from gateway.delivery.convex import (
     ConvexConfigurationError,
     ConvexError,
     ConvexFunctionError,
+    ConvexNotDeployed,
 )
 from gateway.delivery.header import trace_headers
 from gateway.settings.model import Convex
@@ -22,6 +23,7 @@ from gateway.settings.model import Convex
 SINK = "convex"
 DESTINATION = "convex"
 CONFIGURATION_RETRY_SECONDS = 60.0
+DOUBTFUL_TRIES = 4  # of a call that may fare better once: a deployment under way, a hidden cause
 _FALLBACK_DELAY_SECONDS = 60.0
 _MARGIN_SECONDS = 1.0
 
@@ -38,9 +40,11 @@ class ConvexFault:
 class ConvexSink:
     """Runs the mutation that a message's kind names (a field of `convex.functions`) with its body.
 
-    A function's refusal ends the message. Everything else is tried again without end, since Convex
-    being away, or set up wrongly, must cost no state: what waits is one update a job. `last_fault`
-    (None after a success) and `last_success_at` are for health.
+    A function's refusal ends the message, and so does a function that stays missing: other calls
+    of the job must go on. Ended messages are dead letters, which can be replayed. Everything else
+    is tried again without end, since Convex being away, or its key being wrong, must cost no state:
+    what waits is one update a job. `last_fault` (None after a success) and `last_success_at` are
+    for health.
     """
 
     def __init__(self, client: ConvexClient, settings: Convex, *, now: Callable[[], float]) -> None:
@@ -106,7 +110,7 @@ class ConvexSink:
                 message.kind, orjson.loads(message.body), trace_headers(message)
             )
         except ConvexError as error:
-            return self._failed(error, loop.time() - started)
+            return self._failed(message, error, loop.time() - started)
         self.last_fault = None
         self.last_success_at = self._now()
         return Outcome(loop.time() - started, status_code=200)
@@ -114,11 +118,10 @@ class ConvexSink:
     async def settled(self, message: Message, outcome: Outcome) -> None:
         """Nothing is counted per destination: there is one."""
 
-    def _failed(self, error: ConvexError, duration_seconds: float) -> Outcome:
+    def _failed(self, message: Message, error: ConvexError, duration_seconds: float) -> Outcome:
         now = self._now()
-        refused = isinstance(error, ConvexFunctionError)
-        if not refused:  # a refusal says that the deployment is well
-            self.last_fault = ConvexFault(error.kind, error.detail, now)
+        if not isinstance(error, ConvexFunctionError):  # a refusal says that the deployment is well
+            self.last_fault = ConvexFault(error.kind, error.line, now)
         wait = None
         if isinstance(error, ConvexConfigurationError):
             wait = CONFIGURATION_RETRY_SECONDS
@@ -128,7 +131,14 @@ class ConvexSink:
             duration_seconds,
             error.kind,
             error.status_code,
-            error.detail,
+            error.line,
             retry_after_seconds=wait,
-            permanent=refused,
+            permanent=_is_final(error, message.attempt),
         )
+
+
+def _is_final(error: ConvexError, attempt: int) -> bool:
+    """Whether to give up after attempt number `attempt`."""
+    if isinstance(error, ConvexFunctionError):
+        return error.certain or attempt >= DOUBTFUL_TRIES
+    return isinstance(error, ConvexNotDeployed) and attempt >= DOUBTFUL_TRIES

@@ -24,6 +24,8 @@ from gateway.store.base import Outbox, WebhookStore
 from gateway.telemetry.log import get_logger
 from gateway.telemetry.metric import Metrics
 
+CALLS_PER_CHANGE = 4  # at most: the outbox orders one job's messages by whole numbers
+
 Envelope = Mapping[str, Any]
 
 
@@ -68,9 +70,11 @@ class WebhookSubscription:
 
 
 class ConvexSubscription:
-    """One update a change, and at a job's end its analytics; only for a `convex.url` that is set.
+    """A change in a few calls, in order; only for a `convex.url` that is set.
 
-    A function whose path is null is not called.
+    The job's update comes first, since the web app's own functions need the video that it makes;
+    analytics last. A function whose path is null is not called. Until the job's end each change
+    tells all of it anew, so that a later one can take the place of what still waits.
     """
 
     def __init__(self, functions: ConvexFunctions) -> None:
@@ -80,21 +84,28 @@ class ConvexSubscription:
         """The messages: each tells the job's state after all events of the change."""
         if not change.events:
             return ()
-        return [
-            _convex_message(change, str(envelopes[-1]["id"]), kind, arguments)
+        called = [
+            (kind, arguments)
             for kind, arguments in self._operations(change)
             if getattr(self._functions, kind) is not None
+        ]
+        event_id = str(envelopes[-1]["id"])
+        return [
+            _convex_message(change, event_id, kind, arguments, place)
+            for place, (kind, arguments) in enumerate(called)
         ]
 
     def _operations(self, change: JobChange) -> Sequence[tuple[str, Arguments]]:
         job, before = change.job, change.before
         operations = [("update_progress", progress_arguments(job))]
-        if job.state.terminal:
-            operations.append(("track_analytics", analytics_arguments(job)))
-        if job.subject and (before is None or before.state is not job.state):
+        # The update replaces a status that still waits: it must not be the last to tell it.
+        told_anew = self._functions.update_progress is not None
+        if job.subject and (told_anew or before is None or before.state is not job.state):
             operations.append(("update_status", status_arguments(job)))
         if job.subject and job.state.terminal and (urls := url_arguments(job))["urls"]:
             operations.append(("update_urls", urls))
+        if job.state.terminal:
+            operations.append(("track_analytics", analytics_arguments(job)))
         return operations
 
 
@@ -145,9 +156,11 @@ def _event_message(
     )
 
 
-def _convex_message(change: JobChange, event_id: str, kind: str, arguments: Arguments) -> Message:
+def _convex_message(
+    change: JobChange, event_id: str, kind: str, arguments: Arguments, place: int
+) -> Message:
+    """One call of a change; `place` counts its calls from 0 and orders them."""
     job, at = change.job, change.events[-1].at
-    progress = kind == "update_progress"
     return Message(
         id=derived("dlv_", at, event_id, convex_sink.DESTINATION, kind),
         sink=convex_sink.SINK,
@@ -155,12 +168,12 @@ def _convex_message(change: JobChange, event_id: str, kind: str, arguments: Argu
         kind=kind,
         event_id=event_id,
         job_id=job.id,
-        sequence=job.sequence,
+        sequence=job.sequence * CALLS_PER_CHANGE + place,
         body=serialize(arguments),
         created_at=at,
         due_at=at,
-        replaceable=progress and not job.state.terminal,
-        supersedes=progress,
+        replaceable=not job.state.terminal,
+        supersedes=place == 0,
         strict_order=True,
         request_id=job.request_id,
         traceparent=job.traceparent,

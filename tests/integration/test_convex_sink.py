@@ -19,7 +19,8 @@ from gateway.core.job import Job, JobChange, Observation, State, WatchRule, adva
 from gateway.core.outbox import Delivery, DeliveryStatus
 from gateway.core.webhook import WebhookStatus
 from gateway.delivery.convex import ConvexClient, ConvexFunctionError, HistoryQuery
-from gateway.delivery.convex_sink import ConvexSink
+from gateway.delivery.convex_error import COMPARE, LOOK_UP, SHORTEN
+from gateway.delivery.convex_sink import DOUBTFUL_TRIES, ConvexSink
 from gateway.delivery.dispatcher import Dispatcher
 from gateway.delivery.subscription import ConvexSubscription, WebhookPublisher
 from gateway.settings.model import Convex, ConvexFunctions
@@ -397,3 +398,77 @@ async def test_web_apps_own_functions_are_called_when_configured(
         video = await world.row("videos")
     assert (video["status"], video["transcript_url"]) == ("completed", "gs://t")
     assert video["video_url"] == "https://v"
+
+
+async def test_web_apps_own_functions_come_after_the_update_that_makes_the_video(
+    server: ConvexServer, tmp_path: Path
+) -> None:
+    functions = ConvexFunctions(
+        update_status="video:updateStatusByTwitchId", update_urls="video:updateUrls"
+    )
+    await server.fault("delay", path=UPDATE, seconds=0.2, count=2)
+    async with opened(server, tmp_path, functions=functions) as world:
+        job = await world.create()
+        await world.observe(job, State.COMPLETED, results={"video_url": "https://v"})
+        deliveries = await world.settled()
+        video = await world.row("videos")
+    ends = {each.message.status for each in deliveries}
+    assert ends <= {DeliveryStatus.SUPERSEDED, DeliveryStatus.SUCCEEDED}
+    assert (video["status"], video["video_url"]) == ("completed", "https://v")
+
+
+async def test_web_apps_own_functions_wait_while_convex_is_away_from_the_first(
+    tmp_path: Path,
+) -> None:
+    require_server()
+    server = ConvexServer()
+    with server:
+        pass  # chosen its port, and gone
+    functions = ConvexFunctions(update_status="video:updateStatusByTwitchId")
+    async with opened(server, tmp_path, functions=functions) as world:
+        job = await world.create()
+        await world.until(lambda log: bool(log[0].attempts))
+        job = await world.observe(job, percentage=5.0)
+        await world.observe(job, percentage=6.0)
+        with server:
+            deliveries = await world.settled()
+            video = await world.row("videos")
+    ends = {each.message.status for each in deliveries}
+    assert ends == {DeliveryStatus.SUPERSEDED, DeliveryStatus.SUCCEEDED}
+    assert video["status"] == "running"
+
+
+async def test_production_that_hides_the_cause_ends_in_the_dead_letters_and_says_how_to_find_it(
+    tmp_path: Path,
+) -> None:
+    require_server()
+    functions = ConvexFunctions(track_analytics="jobs:notYet")
+    with ConvexServer(production=True) as server:
+        async with opened(server, tmp_path, functions=functions) as world:
+            await world.observe(await world.create(), State.COMPLETED)
+            deliveries = await world.settled()
+            row = await world.row("jobs")
+    dead = [each for each in deliveries if each.message.status is DeliveryStatus.EXHAUSTED]
+    assert [each.message.kind for each in dead] == ["track_analytics"]
+    assert len(dead[0].attempts) == DOUBTFUL_TRIES
+    assert dead[0].attempts[-1].detail.endswith(LOOK_UP)
+    assert row["status"] == "completed"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "remedy"),
+    [
+        ({"currentStage": "x" * 2**20}, "Value is too large", SHORTEN),
+        ({"resultUrls": {f"a{n}_url": "u" for n in range(1025)}}, "too many fields", SHORTEN),
+        ({"newField": 1}, "newField", COMPARE),
+        ({"stagesCompleted": None}, "ArgumentValidationError", COMPARE),
+    ],
+)
+async def test_what_convex_refuses_says_what_to_do(
+    world: World, arguments: dict[str, Any], code: str, remedy: str
+) -> None:
+    known = {"jobId": "j1", "incarnation": "01K", "sequence": 1}
+    with pytest.raises(ConvexFunctionError, match=code) as refusal:
+        await world.client.update_job_progress_detailed(known | arguments)
+    assert (refusal.value.certain, refusal.value.remedy) == (True, remedy)
+    assert await world.server.dump("jobs") == []

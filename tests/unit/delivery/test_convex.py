@@ -14,8 +14,8 @@ import pytest
 from pydantic import SecretStr
 
 from gateway.core.outbox import DeliveryStatus, Message
-from gateway.core.retry import Dead, ErrorKind, RetryAt, decide
-from gateway.delivery import convex
+from gateway.core.retry import Dead, ErrorKind, RetryAt, Verdict, decide
+from gateway.delivery import convex, convex_error
 from gateway.delivery.convex import (
     ConvexClient,
     ConvexConfigurationError,
@@ -24,7 +24,11 @@ from gateway.delivery.convex import (
     ConvexUnavailable,
     HistoryQuery,
 )
-from gateway.delivery.convex_sink import CONFIGURATION_RETRY_SECONDS, ConvexSink
+from gateway.delivery.convex_sink import (
+    CONFIGURATION_RETRY_SECONDS,
+    DOUBTFUL_TRIES,
+    ConvexSink,
+)
 from gateway.settings.model import Convex, ConvexFunctions
 from tests.support.delivery import make_message
 from tests.support.receiver import Answer, Drip, Drop, Flood, Hang, Receiver, Reply
@@ -274,8 +278,56 @@ async def test_sink_ends_what_a_function_refuses(deployment: Receiver) -> None:
         outcome = await sink.send(update())
         schedule = await sink.schedule(update())
     assert decide(schedule, 1, outcome, 0.0, 0.0) == Dead(DeliveryStatus.EXHAUSTED)
-    assert (outcome.error_kind, outcome.detail) == (ErrorKind.REJECTED, "ArgumentValidationError")
+    assert outcome.error_kind is ErrorKind.REJECTED
+    assert outcome.detail == f"ArgumentValidationError; {convex_error.COMPARE}"
     assert sink.last_error is None  # the deployment is well
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "[Request ID: 5f2c] Server Error",  # production: the cause is hidden
+        "Function execution timed out (maximum duration: 1s)",
+    ],
+)
+async def test_sink_tries_a_refusal_again_whose_cause_may_pass(
+    deployment: Receiver, message: str
+) -> None:
+    deployment.always(failure(message))
+    verdicts = await _verdicts(deployment)
+    assert [type(each) for each in verdicts] == [RetryAt] * (DOUBTFUL_TRIES - 1) + [Dead]
+
+
+async def test_sink_gives_a_missing_function_up_so_that_others_go_on(deployment: Receiver) -> None:
+    deployment.always(failure("Could not find public function for 'jobs:updateProgress'."))
+    *early, last = await _verdicts(deployment)
+    assert early == [RetryAt(CONFIGURATION_RETRY_SECONDS)] * (DOUBTFUL_TRIES - 1)
+    assert last == Dead(DeliveryStatus.EXHAUSTED)
+
+
+async def test_sink_never_gives_up_for_a_wrong_key(deployment: Receiver) -> None:
+    deployment.always(Reply(401, body=b'{"code":"BadAdminKey","message":"wrong"}'))
+    assert await _verdicts(deployment) == [RetryAt(CONFIGURATION_RETRY_SECONDS)] * DOUBTFUL_TRIES
+
+
+async def _verdicts(deployment: Receiver) -> list[Verdict]:
+    async with sink_of(settings(deployment)) as sink:
+        found = []
+        for attempt in range(1, DOUBTFUL_TRIES + 1):
+            message = update(attempt=attempt)
+            schedule = await sink.schedule(message)
+            found.append(decide(schedule, attempt, await sink.send(message), 0.0, 0.0))
+    return found
+
+
+async def test_answer_that_echoes_the_key_is_shown_without_it(deployment: Receiver) -> None:
+    echo = b'{"code":"Bad","message":"Authorization: Convex dev:x|key"}'
+    deployment.always(Reply(400, body=echo))
+    async with sink_of(settings(deployment)) as sink:
+        outcome = await sink.send(update())
+    assert "dev:x|key" not in outcome.detail
+    assert "Authorization: Convex [deploy key]" in outcome.detail
+    assert "dev:x|key" not in str(sink.last_error)
 
 
 async def test_sink_retries_configuration_slowly_and_shows_it_until_it_is_mended(
@@ -288,7 +340,7 @@ async def test_sink_retries_configuration_slowly_and_shows_it_until_it_is_mended
         shown = sink.last_error
         assert (await sink.send(update())).ok
     assert verdict == RetryAt(100.0 + CONFIGURATION_RETRY_SECONDS)
-    assert shown == "configuration: answered 401: BadAdminKey: wrong"
+    assert shown == f"configuration: answered 401: BadAdminKey: wrong; {convex_error.KEY}"
     assert sink.last_error is None
 
 

@@ -15,6 +15,7 @@ from gateway.core.job import Job, State
 from gateway.core.webhook import WebhookStatus
 from gateway.delivery.convex_document import (
     MAX_STAGES,
+    STAGE_CHARACTERS,
     TEXT_CHARACTERS,
     analytics_arguments,
     progress_arguments,
@@ -136,6 +137,7 @@ def test_analytics_are_durations_in_seconds() -> None:
         "stagesCompleted": 3,
         "totalStages": 7,
         "retryCount": 2,
+        "errorCount": 1,
         "errorType": "external_service_error",
         "errorCode": "DEEPGRAM_DOWN",
         "createdAt": 1_767_225_600_500,
@@ -153,7 +155,7 @@ def test_upstreams_text_and_lists_are_bounded() -> None:
     assert len(arguments["currentStage"]) == len(arguments["errorType"]) == TEXT_CHARACTERS
     assert "errorCode" not in arguments
     assert len(analytics["stages"]) == MAX_STAGES
-    assert all(len(each["stage"]) == TEXT_CHARACTERS for each in analytics["stages"])
+    assert all(len(each["stage"]) == STAGE_CHARACTERS for each in analytics["stages"])
 
 
 def test_result_urls_are_texts_under_names_convex_takes() -> None:
@@ -212,6 +214,38 @@ def test_deletion_is_one_more_revision() -> None:
         "owner": "acme",
         "deleted": True,
     }
+
+
+def test_url_of_a_webhook_goes_without_the_query_where_tokens_are() -> None:
+    url = "https://example.com/hook?token=hidden#part"
+    arguments = webhook_arguments(make_webhook(url=url))
+    job = progress_arguments(replace(FULL, webhook_urls=(url, "https://example.com/")))
+    assert arguments["url"] == "https://example.com/hook"
+    assert job["webhookUrls"] == ["https://example.com/hook", "https://example.com/"]
+
+
+@pytest.mark.parametrize(
+    ("job", "expected"),
+    [(FAILED, 1), (replace(FULL, state=State.COMPLETED), 0), (replace(FAILED, error=None), 1)],
+)
+def test_analytics_count_the_error_that_ended_the_job(job: Job, expected: int) -> None:
+    assert analytics_arguments(job)["errorCount"] == expected
+
+
+def test_greatest_documents_fit_into_convex() -> None:
+    """1 MiB as Convex measures it: UTF-8, and at most 4 bytes a character."""
+    text = "\U0001f3ac" * 100_000
+    job = replace(
+        FAILED,
+        stage=text,
+        results={f"a{n}_url": text[:8192] for n in range(200)},
+        error={"error_type": text, "error_code": text, "support_reference": text},
+        stage_seconds={f"{n}{text}": 1.0 for n in range(MAX_STAGES + 1)},
+        webhook_urls=tuple("https://example.com/" + "x" * 2000 for _ in range(1000)),
+    )
+    assert len(progress_arguments(job)["resultUrls"]) == 25
+    for arguments in (progress_arguments(job), analytics_arguments(job)):
+        assert len(json.dumps(arguments, ensure_ascii=False).encode()) < 2**20
 
 
 NUMBERS = st.none() | st.floats() | st.integers(-(10**30), 10**30)

@@ -223,7 +223,7 @@ async def test_convex_is_told_once_a_change_with_the_state_after_all_its_events(
         "convex",
         "update_progress",
     )
-    assert (message.sequence, message.event_id) == (2, envelopes_of(change)[-1]["id"])
+    assert message.event_id == envelopes_of(change)[-1]["id"]
     assert (message.strict_order, message.replaceable, message.supersedes) == (True, True, True)
     arguments = orjson.loads(message.body)
     assert (arguments["jobId"], arguments["incarnation"], arguments["sequence"]) == ("j1", "01K", 2)
@@ -253,22 +253,47 @@ async def test_function_without_a_path_is_not_called() -> None:
 
 async def test_web_apps_own_functions_hear_of_states_and_urls_when_configured() -> None:
     born = begin(replace(JOB, state=State.QUEUED), Observation("j1", AT, state=State.QUEUED), AT)
-    moved = change_of(JOB, EventType.PROGRESS)
     ended = replace(
         JOB,
         state=State.COMPLETED,
         results={"video_url": "https://v", "other_url": "https://o", "audio_url": None},
     )
-    kinds = [
+    first, last = [
         [(each.kind, orjson.loads(each.body)) for each in await convex_told(change, LEGACY)][1:]
-        for change in (born, moved, change_of(ended, EventType.COMPLETED))
+        for change in (born, change_of(ended, EventType.COMPLETED))
     ]
-    assert kinds[0] == [("update_status", {"twitchId": "v1", "status": "queued"})]
-    assert kinds[1] == []
-    assert kinds[2][1:] == [
+    assert first == [("update_status", {"twitchId": "v1", "status": "queued"})]
+    assert last[:2] == [
         ("update_status", {"twitchId": "v1", "status": "completed"}),
         ("update_urls", {"twitchId": "v1", "urls": {"video_url": "https://v"}}),
     ]
+    assert [kind for kind, _ in last] == ["update_status", "update_urls", "track_analytics"]
+
+
+async def test_calls_of_a_change_are_ordered_and_come_after_those_of_the_one_before() -> None:
+    ended = replace(JOB, state=State.COMPLETED, results={"video_url": "https://v"}, sequence=3)
+    before = await convex_told(change_of(JOB, EventType.PROGRESS), LEGACY)
+    after = await convex_told(change_of(ended, EventType.COMPLETED), LEGACY)
+    sequences = [message.sequence for message in [*before, *after]]
+    assert sequences == sorted(set(sequences))
+    assert len(sequences) == 6
+
+
+async def test_update_takes_the_place_of_a_status_that_waits_and_tells_it_anew() -> None:
+    """Else the status would go first, to a video that the update has yet to make."""
+    update, status = await convex_told(change_of(JOB, EventType.PROGRESS), LEGACY)
+    assert (update.kind, update.supersedes) == ("update_progress", True)
+    assert (status.kind, status.replaceable) == ("update_status", True)
+    # It must not take the update's place, whose sequence is lower.
+    assert not status.supersedes
+
+
+async def test_status_alone_is_told_when_it_changes() -> None:
+    alone = LEGACY.model_copy(update={"update_progress": None})
+    assert await convex_told(change_of(JOB, EventType.PROGRESS), alone) == []
+    ended = replace(JOB, state=State.COMPLETED)
+    status, *_ = await convex_told(change_of(ended, EventType.COMPLETED), alone)
+    assert (status.kind, status.supersedes, status.replaceable) == ("update_status", True, False)
 
 
 async def test_web_apps_own_functions_need_a_video() -> None:
