@@ -145,7 +145,7 @@ def result_urls(job: Job) -> dict[str, str]:
     urls: dict[str, str] = {}
     room = MAX_URLS_CHARACTERS
     for name, url in job.results.items():
-        if not (_URL_NAME.fullmatch(name) and isinstance(url, str) and 0 < len(url)):
+        if not (_URL_NAME.fullmatch(name) and isinstance(url, str) and len(url) > 0):
             continue
         if len(url) <= min(URL_CHARACTERS, room) and len(urls) < MAX_URLS:
             urls[name] = url
