@@ -123,6 +123,7 @@ class Front:
             webhooks=stores.webhooks,
             outbox=stores.outbox,
             jobs=stores.jobs,
+            audit=stores.audit,
             rule=behind.rule,
             max_per_owner=settings.webhooks.max_per_owner,
             now=self._now,

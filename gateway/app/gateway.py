@@ -12,7 +12,7 @@ from gateway.app.behind import Behind
 from gateway.app.front import Front
 from gateway.app.health import build_health
 from gateway.app.store import Stores
-from gateway.app.upkeep import Tasks, gauge_outbox, prune_outbox
+from gateway.app.upkeep import Tasks, gauge_outbox, prune
 from gateway.core.job import JobChange
 from gateway.core.message import Request, Response
 from gateway.settings.contract import compile_contract
@@ -113,13 +113,13 @@ class Gateway:
         return ports
 
     def _spawn_upkeep(self) -> None:
-        outbox, retention = self.stores.outbox, self.settings.webhooks.payload_retention
+        stores, outbox = self.stores, self.stores.outbox
         for work in (
             self.behind.watcher.run(),
             self._lag.run(),
             self.health.run(),
             gauge_outbox(outbox, self.behind.sink_names, self.metrics, self._now),
-            prune_outbox(outbox, retention, self._now),
+            prune(outbox, stores.webhooks, stores.audit, self.settings.webhooks, self._now),
         ):
             self._tasks.spawn(work)
 

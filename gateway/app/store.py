@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from gateway.settings.model import Settings
 from gateway.settings.policy import PolicySet
-from gateway.store.base import JobStore, Outbox, ResponseStore, WebhookStore, WindowStore
+from gateway.store.base import AuditLog, JobStore, Outbox, ResponseStore, WebhookStore, WindowStore
 from gateway.store.memory.response import MemoryResponseStore
 from gateway.store.memory.window import MemoryWindowStore
+from gateway.store.sqlite.audit import SqliteAuditLog
 from gateway.store.sqlite.database import Database
 from gateway.store.sqlite.job import SqliteJobStore
 from gateway.store.sqlite.outbox import SqliteOutbox
@@ -19,6 +20,7 @@ class Stores:
     jobs: JobStore
     outbox: Outbox
     webhooks: WebhookStore
+    audit: AuditLog
     windows: WindowStore
     local_windows: WindowStore
     responses: ResponseStore
@@ -28,6 +30,7 @@ class Stores:
         self.jobs = SqliteJobStore(self._database)
         self.outbox = SqliteOutbox(self._database)
         self.webhooks = SqliteWebhookStore(self._database)
+        self.audit = SqliteAuditLog(self._database)
         self.windows = self.local_windows = MemoryWindowStore()
         self.responses = MemoryResponseStore(policies.cache.max_bytes)
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from gateway.core.error import GatewayError
 from gateway.core.outbox import Backlog
-from gateway.store.base import Outbox
+from gateway.settings.model import Webhooks
+from gateway.store.base import AuditLog, Outbox, WebhookStore
 from gateway.telemetry.log import get_logger
 from gateway.telemetry.metric import Metrics
 
@@ -57,11 +59,28 @@ async def gauge_outbox(
         await asyncio.sleep(_GAUGE_SECONDS)
 
 
-async def prune_outbox(outbox: Outbox, retention_seconds: float, now: Callable[[], float]) -> None:
-    """Delete ended deliveries once they are older than is wanted."""
+async def prune(
+    outbox: Outbox,
+    webhooks: WebhookStore,
+    audit: AuditLog,
+    settings: Webhooks,
+    now: Callable[[], float],
+) -> None:
+    """Delete what is older than is wanted: bodies, deliveries, callbacks of ended jobs, audit.
+
+    A callback stays as long as the log of its deliveries.
+    """
     log = get_logger("app")
     while True:
-        with suppress(GatewayError):  # tried again at the next turn; health shows the store
-            if gone := await outbox.prune(now() - retention_seconds):
-                log.info("deliveries_pruned", count=gone)
+        at = now()
+        jobs: Mapping[str, Callable[[], Awaitable[int]]] = {
+            "payloads": partial(outbox.drop_payloads, at - settings.payload_retention),
+            "deliveries": partial(outbox.prune, at - settings.attempt_retention),
+            "callbacks": partial(webhooks.prune, at - settings.attempt_retention, at),
+            "audit": partial(audit.prune, at - settings.audit_retention),
+        }
+        for what, delete in jobs.items():
+            with suppress(GatewayError):  # tried again at the next turn; health shows the store
+                if count := await delete():
+                    log.info("records_pruned", what=what, count=count)
         await asyncio.sleep(_PRUNE_SECONDS)

@@ -27,7 +27,9 @@ class Webhook:
 
     `job_id` limits it to one job (callbacks given with a creation); `all_owners` lets it see jobs
     of every owner (scope `webhooks:all`). `revision` counts changes. `timeout_seconds` and
-    `max_retries` None mean the setting's.
+    `max_retries` None mean the setting's. The gateway itself counts from `consecutive_failures` on:
+    `failing_since` is the first failure after the last success, `exhausted_count` how many
+    deliveries were given up since then.
     """
 
     id: str
@@ -53,6 +55,35 @@ class Webhook:
     previous_secret_expires_at: float | None = None
     consecutive_failures: int = 0
     last_success_at: float | None = None
+    failing_since: float | None = None
+    exhausted_count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DisableRule:
+    """When a webhook counts as dead: so long without success, and so many deliveries given up."""
+
+    after_seconds: float = 120 * 3600.0
+    exhausted: int = 5
+
+
+def dead_reason(webhook: Webhook, rule: DisableRule, now: float) -> str | None:
+    """Why the webhook is to be disabled; None while it may still recover.
+
+    The time runs from the first failure after a success: an endpoint that was never asked meanwhile
+    has not failed, and one that flaps begins anew with each success.
+    """
+    since = webhook.failing_since
+    if (
+        since is None
+        or webhook.exhausted_count < rule.exhausted
+        or now - since < rule.after_seconds
+    ):
+        return None
+    hours = rule.after_seconds / 3600
+    return (
+        f"No delivery succeeded for {hours:g} hours, and {webhook.exhausted_count} were given up."
+    )
 
 
 def subscribes(webhook: Webhook, owner: str, job_id: str, event_type: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 
 from gateway.core.error import StoreUnavailable
 from gateway.core.outbox import Attempt, Claim, DeliveryStatus, Message
@@ -80,7 +81,7 @@ class Courier:
         self._measure(message, outcome, verdict, settled=settled)
         self._report(message, outcome, verdict, now, settled=settled)
         if settled:
-            await self._tell(message, outcome)
+            await self._tell(replace(message, status=_status(verdict)), outcome)
 
     async def _schedule(self, message: Message) -> Schedule:
         try:
@@ -164,7 +165,7 @@ class Courier:
             status_code=outcome.status_code,
             detail=outcome.detail,
             duration_seconds=round(outcome.duration_seconds, 6),
-            verdict=_verdict(verdict),
+            verdict=_status(verdict).value,
             retry_in_seconds=round(verdict.at - now, 3) if isinstance(verdict, RetryAt) else None,
             settled=settled,
             request_id=message.request_id,
@@ -194,11 +195,11 @@ def _result(outcome: Outcome) -> str:
     return outcome.error_kind.value
 
 
-def _verdict(verdict: Verdict) -> str:
+def _status(verdict: Verdict) -> DeliveryStatus:
     match verdict:
         case Delivered():
-            return DeliveryStatus.SUCCEEDED.value
+            return DeliveryStatus.SUCCEEDED
         case RetryAt():
-            return DeliveryStatus.RETRYING.value
+            return DeliveryStatus.RETRYING
         case Dead(status):
-            return status.value
+            return status

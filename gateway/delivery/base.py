@@ -42,5 +42,8 @@ class Sink(Protocol):
         ...
 
     async def settled(self, message: Message, outcome: Outcome) -> None:
-        """Hear of a settled attempt: a webhook counts its failures, a 410 disables it."""
+        """Hear of a settled attempt; `message.status` is what it became by it.
+
+        A webhook counts its failures, and is disabled by a 410 or when it counts as dead.
+        """
         ...

@@ -12,18 +12,25 @@ import io
 import ssl
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import aiohttp
 from multidict import CIMultiDict
 from yarl import URL
 
 from gateway.core.address import AddressRule, ParsedUrl, check_url
+from gateway.core.audit import Change, change_entry
 from gateway.core.job import EventType
 from gateway.core.outbox import DeliveryStatus, Message
 from gateway.core.retry import ErrorKind, Outcome, Schedule, parse_retry_after
 from gateway.core.signature import secret_key
-from gateway.core.webhook import MIN_PER_SECOND, Webhook, WebhookStatus
+from gateway.core.webhook import (
+    MIN_PER_SECOND,
+    DisableRule,
+    Webhook,
+    WebhookStatus,
+    dead_reason,
+)
 from gateway.delivery.failure import EXCHANGE_ERRORS, describe, error_kind
 from gateway.delivery.guard import guarded_connector, judging
 from gateway.delivery.header import delivery_headers
@@ -85,6 +92,7 @@ class WebhookSink:
         self._publish = publish
         self._tls = tls
         self._resolver = resolver
+        self._disable_rule = DisableRule(settings.disable_after, settings.disable_exhausted)
         self._pacer = Pacer(time.monotonic, asyncio.sleep)
         self._session: aiohttp.ClientSession | None = None
         self._log = get_logger("delivery")
@@ -161,18 +169,31 @@ class WebhookSink:
         return await self._exchange(url, headers, message.body, min(timeout, TIMEOUT_MAX_SECONDS))
 
     async def settled(self, message: Message, outcome: Outcome) -> None:
-        """Count the outcome for the webhook; a 410 disables it. Raises StoreUnavailable."""
+        """Count the outcome for the webhook, and disable it when a 410 or its count says so.
+
+        Raises StoreUnavailable.
+        """
         if outcome.final_status is not DeliveryStatus.EXHAUSTED:
             return  # nothing was sent
         now = self._now()
-        await self._store.note_outcome(message.destination, outcome.ok, now)
-        if outcome.gone and await self._store.disable(message.destination, GONE_REASON, now):
-            self._log.warning(
-                "webhook_disabled", webhook_id=message.destination, reason=GONE_REASON
-            )
-            webhook = await self._store.get(message.destination)
-            if self._publish is not None and webhook is not None:
-                await self._publish(webhook, False)
+        webhook = await self._store.note_outcome(
+            message.destination, outcome.ok, now, exhausted=message.status.final
+        )
+        if webhook is None or outcome.ok or webhook.status is not WebhookStatus.ACTIVE:
+            return
+        reason = GONE_REASON if outcome.gone else dead_reason(webhook, self._disable_rule, now)
+        if reason is not None:
+            await self._disable(webhook, reason, now)
+
+    async def _disable(self, webhook: Webhook, reason: str, now: float) -> None:
+        disabled = replace(webhook, status=WebhookStatus.DISABLED, disabled_reason=reason)
+        entry = change_entry(Change.DISABLED, disabled, now, reason=reason)
+        if not await self._store.disable(webhook.id, reason, now, entry):
+            return  # another attempt was faster
+        self._log.warning("webhook_disabled", webhook_id=webhook.id, reason=reason)
+        stored = await self._store.get(webhook.id)
+        if self._publish is not None and stored is not None:
+            await self._publish(stored, False)
 
     async def _exchange(
         self, url: ParsedUrl, headers: CIMultiDict[str], body: bytes, timeout_seconds: float

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.core.address import AddressRule
+from gateway.core.audit import Change, change_entry
 from gateway.core.contract import Contract
 from gateway.core.identifier import derived
 from gateway.core.job import Job
@@ -72,7 +73,8 @@ class Callbacks:
     async def prepare(self, job: Job) -> None:
         """Store a new job's webhooks before its first event; made again, they are the same."""
         for webhook in self.webhooks_of(job):
-            await self._webhooks.add(webhook)
+            entry = change_entry(Change.CREATED, webhook, webhook.created_at, job_id=job.id)
+            await self._webhooks.add(webhook, entry)
 
     def webhooks_of(self, job: Job) -> tuple[Webhook, ...]:
         """The webhooks that a job's creation asked for; they belong to whoever created it."""

@@ -215,7 +215,11 @@ class Webhooks(Model):
     per_endpoint: int = Field(default=4, ge=1)
     max_per_owner: int = Field(default=100, ge=1)
     addresses: WebhookAddresses = WebhookAddresses()
+    disable_after: PositiveSeconds = 120 * 3600.0
+    disable_exhausted: int = Field(default=5, ge=1)
     payload_retention: Seconds = 7 * 86400.0
+    attempt_retention: Seconds = 30 * 86400.0
+    audit_retention: Annotated[PositiveSeconds, Field(ge=86400)] = 365 * 86400.0
 
 
 class ConvexFunctions(Model):

@@ -10,11 +10,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from gateway.core.audit import AuditEntry
 from gateway.core.freshness import StoredResponse
 from gateway.core.job import Job, JobChange, State
 from gateway.core.outbox import Attempt, Backlog, Claim, Delivery, DeliveryStatus, Message
 from gateway.core.retry import Verdict
-from gateway.core.webhook import Webhook
+from gateway.core.webhook import Webhook, WebhookStatus
 from gateway.core.window import Hit, WindowState
 
 
@@ -171,7 +172,11 @@ class Outbox(Protocol):
     async def settle(
         self, claim: Claim[Message], verdict: Verdict, attempt: Attempt, now: float
     ) -> bool:
-        """Record an attempt and its verdict; False, and nothing written, if the lease was lost."""
+        """Record an attempt and its verdict; False, and nothing written, if the lease was lost.
+
+        Whatever ends a delivery to a webhook (here, `cancel`, or a later message that supersedes
+        it) adds its line to the `AuditLog`, in the same transaction.
+        """
         ...
 
     async def next_due_at(self, sink: str) -> float | None:
@@ -194,15 +199,33 @@ class Outbox(Protocol):
         """Mark everything waiting for a destination cancelled (it was deleted); how many."""
         ...
 
+    async def drop_payloads(self, before: float) -> int:
+        """Forget the bodies of deliveries that finished before; how many. Their log stays."""
+        ...
+
     async def prune(self, before: float) -> int:
         """Delete ended deliveries and their attempts that finished before; how many."""
         ...
 
 
-class WebhookStore(Protocol):
-    """Webhook subscriptions."""
+@dataclass(frozen=True, slots=True)
+class WebhookQuery:
+    """Which webhooks a page shows, oldest first; None means any. `cursor` is opaque.
 
-    async def add(self, webhook: Webhook) -> bool:
+    Without a `job_id` these are the general ones; with one, the callbacks of that job.
+    """
+
+    owner: str | None = None
+    job_id: str | None = None
+    status: WebhookStatus | None = None
+    cursor: str | None = None
+    limit: int = 50
+
+
+class WebhookStore(Protocol):
+    """Webhook subscriptions. An `entry` is added to the audit log together with the change."""
+
+    async def add(self, webhook: Webhook, entry: AuditEntry | None = None) -> bool:
         """Insert; False when the id is there already."""
         ...
 
@@ -210,18 +233,22 @@ class WebhookStore(Protocol):
         """One webhook."""
         ...
 
-    async def replace(self, webhook: Webhook, revision: int) -> bool:
-        """Store it if the stored revision equals `revision`; False when it changed or is gone."""
+    async def replace(
+        self, webhook: Webhook, revision: int, entry: AuditEntry | None = None
+    ) -> bool:
+        """Store it if the stored revision equals `revision`; False when it changed or is gone.
+
+        What the store counts (`consecutive_failures` and the fields after it) stays as stored, but
+        for a disabled webhook that is no longer: its counts of failures begin anew.
+        """
         ...
 
-    async def delete(self, webhook_id: str) -> bool:
+    async def delete(self, webhook_id: str, entry: AuditEntry | None = None) -> bool:
         """Remove; False when there is none."""
         ...
 
-    async def list(
-        self, owner: str | None, cursor: str | None, limit: int
-    ) -> tuple[Sequence[Webhook], str | None]:
-        """A page of an owner's webhooks (None: of all), oldest first, and the next cursor."""
+    async def list(self, query: WebhookQuery) -> tuple[Sequence[Webhook], str | None]:
+        """A page of webhooks and the next page's cursor."""
         ...
 
     async def candidates(self, owner: str, job_id: str) -> Sequence[Webhook]:
@@ -232,10 +259,60 @@ class WebhookStore(Protocol):
         """How many an owner has, per-job ones apart."""
         ...
 
-    async def note_outcome(self, webhook_id: str, ok: bool, now: float) -> None:  # noqa: FBT001 - it is the outcome
-        """Count a consecutive failure, or reset the count and remember the success."""
+    async def note_outcome(
+        self,
+        webhook_id: str,
+        ok: bool,  # noqa: FBT001 - it is the outcome
+        now: float,
+        *,
+        exhausted: bool = False,
+    ) -> Webhook | None:
+        """Count a failure, or reset the counts and remember the success; the webhook after that.
+
+        `exhausted`: the failure was the delivery's last attempt. None when the webhook is gone.
+        """
         ...
 
-    async def disable(self, webhook_id: str, reason: str, now: float) -> bool:
+    async def disable(
+        self, webhook_id: str, reason: str, now: float, entry: AuditEntry | None = None
+    ) -> bool:
         """Disable it, saying why; False when it was not active."""
+        ...
+
+    async def prune(self, before: float, now: float) -> int:
+        """Delete the callbacks of jobs that ended before, and of none; how many.
+
+        Each leaves a line in the audit log.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class AuditQuery:
+    """Which lines a page of the audit log shows, newest first; None means any.
+
+    `action` is exact, or a family such as `webhook.*`. `cursor` is opaque.
+    """
+
+    webhook_id: str | None = None
+    action: str | None = None
+    since: float | None = None
+    until: float | None = None
+    cursor: str | None = None
+    limit: int = 50
+
+
+class AuditLog(Protocol):
+    """What was done to webhooks, and how deliveries ended; lines are added, never changed."""
+
+    async def append(self, entries: Sequence[AuditEntry]) -> None:
+        """Add lines that belong to no change of a webhook."""
+        ...
+
+    async def list(self, query: AuditQuery) -> tuple[Sequence[AuditEntry], str | None]:
+        """A page of lines and the next page's cursor."""
+        ...
+
+    async def prune(self, before: float) -> int:
+        """Delete lines from before; how many. The last day's are refused to any caller."""
         ...

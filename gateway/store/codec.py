@@ -62,17 +62,18 @@ def decode_cursor(cursor: str) -> tuple[float, str]:
         padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
         position = orjson.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
     except ValueError as error:
-        raise _malformed_cursor() from error
+        raise malformed_cursor() from error
     match position:
         case [float(at), str(identifier)] if math.isfinite(at):
             return at, identifier
         case [int(at), str(identifier)] if not isinstance(at, bool):
             return float(at), identifier
         case _:
-            raise _malformed_cursor()
+            raise malformed_cursor()
 
 
-def _malformed_cursor() -> InvalidRequest:
+def malformed_cursor() -> InvalidRequest:
+    """The error for a position that no store gave out."""
     return InvalidRequest(
         "The cursor is not one that was handed out; "
         "take it unchanged from the previous page, or leave it away to start at the first."

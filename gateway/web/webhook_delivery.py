@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import orjson
 
+from gateway.core.audit import Change
 from gateway.core.error import Conflict, NotFound
 from gateway.core.event import serialize
 from gateway.core.identifier import derived, ulid
@@ -28,10 +29,18 @@ RECOVERY_PAGES = 10  # of 100 jobs each, in one request
 RECOVERY_HORIZON_SECONDS = 7 * 86400.0  # no job is older when something happens to it
 _MISSED = (DeliveryStatus.EXHAUSTED, DeliveryStatus.BLOCKED, DeliveryStatus.SKIPPED)
 
-Done = tuple[Response, str | None, Mapping[str, Any]]
-Action = Callable[[Webhook, Request], Awaitable[Done]]
-"""Answers for a webhook: the response, and the audit event with its fields if there is one."""
 
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The response to an action, and the audited change with its details if it made one."""
+
+    response: Response
+    change: Change | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+Action = Callable[[Webhook, Request], Awaitable[Done]]
+"""Answers for a webhook."""
 
 KINDS = (*(kind.value for kind in EventType), TEST_EVENT)
 
@@ -73,7 +82,7 @@ class DeliveryApi:
             )
         )
         listed = [encode_delivery(delivery) for delivery in page]
-        return json_response(200, {"deliveries": listed, "next_cursor": cursor}), None, {}
+        return Done(json_response(200, {"deliveries": listed, "next_cursor": cursor}))
 
     async def _test(self, webhook: Webhook, request: Request) -> Done:
         kind = read_test(await read_object(request, optional=True))
@@ -96,7 +105,7 @@ class DeliveryApi:
         )
         await self._enqueue([message])
         answer = {"delivery_id": message.id, "event_id": message.event_id, "event": message.kind}
-        return json_response(202, answer), "webhook_tested", {"delivery_id": message.id}
+        return Done(json_response(202, answer), Change.TESTED, {"delivery_id": message.id})
 
     async def _redeliver(self, delivery_id: str, webhook: Webhook, request: Request) -> Done:
         delivery = await self.outbox.get(delivery_id)
@@ -109,17 +118,32 @@ class DeliveryApi:
         old = delivery.message
         if not old.status.final:
             raise Conflict(f"The delivery is still {old.status.value}; it will be tried by itself.")
+        now = self.now()
+        message = replace(
+            old,
+            id=derived("dlv_", now, old.event_id, webhook.id, old.id),
+            body=old.body or await self._recorded(webhook, old),
+            created_at=now,
+            due_at=now,
+            replaceable=False,
+            supersedes=False,
+            attempt=0,
+            status=DeliveryStatus.PENDING,
+            request_id=request.request_id or None,
+        )
+        await self._enqueue([message])
+        answer = {"delivery_id": message.id, "event_id": message.event_id, "event": message.kind}
+        details = {"delivery_id": message.id, "redelivers": old.id}
+        return Done(json_response(202, answer), Change.REDELIVERED, details)
+
+    async def _recorded(self, webhook: Webhook, old: Message) -> bytes:
+        """What a delivery carried whose own bytes are dropped, by its job's record."""
         entries = await self.jobs.timeline(old.job_id, old.sequence - 1)
         if not entries or entries[0].event_id != old.event_id:
             raise Conflict(
                 "What this delivery carried is no longer kept; POST …/test sends a test event."
             )
-        now = self.now()
-        message_id = derived("dlv_", now, old.event_id, webhook.id, old.id)
-        message = self._again(webhook, old.job_id, entries[0], message_id, request)
-        await self._enqueue([message])
-        answer = {"delivery_id": message.id, "event_id": message.event_id, "event": message.kind}
-        return json_response(202, answer), "webhook_redelivered", {"delivery_id": message.id}
+        return _body(webhook, entries[0])
 
     async def _recover(self, webhook: Webhook, request: Request) -> Done:
         """Send again what was missed since a time.
@@ -140,7 +164,7 @@ class DeliveryApi:
             await self._enqueue(messages)
             recovered += len(messages)
         answer = {"recovered": recovered, "next_cursor": cursor}
-        return json_response(202, answer), "webhook_recovered", {"recovered": recovered}
+        return Done(json_response(202, answer), Change.RECOVERED, {"recovered": recovered})
 
     async def _jobs_since(
         self, webhook: Webhook, since: float, cursor: str | None
@@ -211,9 +235,6 @@ class DeliveryApi:
         self, webhook: Webhook, job_id: str, entry: TimelineEntry, message_id: str, request: Request
     ) -> Message:
         """A new delivery of an old event: its own id, the event's id and body as they were."""
-        body = entry.body
-        if webhook.fields is not None:
-            body = serialize(project(webhook, orjson.loads(body)))
         now = self.now()
         return Message(
             id=message_id,
@@ -223,7 +244,7 @@ class DeliveryApi:
             event_id=entry.event_id,
             job_id=job_id,
             sequence=entry.sequence,
-            body=body,
+            body=_body(webhook, entry),
             created_at=now,
             due_at=now,
             request_id=request.request_id or None,
@@ -233,6 +254,12 @@ class DeliveryApi:
         if messages:
             await self.outbox.enqueue(messages)
             self.wake()
+
+
+def _body(webhook: Webhook, entry: TimelineEntry) -> bytes:
+    if webhook.fields is None:
+        return entry.body
+    return serialize(project(webhook, orjson.loads(entry.body)))
 
 
 def _passes(webhook: Webhook, entry: TimelineEntry) -> bool:

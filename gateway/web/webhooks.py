@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from gateway.core.address import AddressRule
+from gateway.core.audit import AuditEntry, Change, change_entry, key_actor
 from gateway.core.error import (
     Conflict,
     Forbidden,
@@ -20,7 +21,7 @@ from gateway.core.identifier import ulid
 from gateway.core.message import Handler, Request, Response
 from gateway.core.signature import generate_secret
 from gateway.core.webhook import Webhook, WebhookStatus
-from gateway.store.base import JobStore, Outbox, WebhookStore
+from gateway.store.base import AuditLog, JobStore, Outbox, WebhookQuery, WebhookStore
 from gateway.telemetry.log import get_logger
 from gateway.web.document import json_response, read_object
 from gateway.web.query import Query
@@ -59,6 +60,7 @@ class WebhookApi:
     webhooks: WebhookStore
     outbox: Outbox
     jobs: JobStore
+    audit: AuditLog
     rule: AddressRule
     max_per_owner: int
     now: Callable[[], float]
@@ -121,15 +123,24 @@ class WebhookApi:
             and ALL_OWNERS_SCOPE in request.principal.scopes,
             **fields,
         )
-        if not await self.webhooks.add(webhook):
+        if not await self.webhooks.add(webhook, _entry(Change.CREATED, request, webhook, now)):
             raise Conflict("The webhook's new identifier is taken; send the request again.")
         await self._announce("webhook_created", request, webhook)
         location = {"Location": f"{PATH}/{webhook.id}"}
         return json_response(201, encode_webhook(webhook, reveal=True), location)
 
     async def _list(self, request: Request) -> Response:
-        query = Query(request.query, ("cursor", "limit"))
-        page, cursor = await self.webhooks.list(request.owner, query.text("cursor"), query.limit())
+        query = Query(request.query, ("cursor", "limit", "status", "job_id"))
+        status = query.one_of("status", WebhookStatus)
+        page, cursor = await self.webhooks.list(
+            WebhookQuery(
+                owner=request.owner,
+                job_id=query.text("job_id"),
+                status=WebhookStatus(status) if status else None,
+                cursor=query.text("cursor"),
+                limit=query.limit(),
+            )
+        )
         listed = [encode_webhook(webhook) for webhook in page]
         return json_response(200, {"webhooks": listed, "next_cursor": cursor})
 
@@ -143,14 +154,18 @@ class WebhookApi:
             fields = read_replacement(document, webhook, self.rule)
             return _changed(webhook, fields, self.now())
 
-        webhook = await self._edit(webhook_id, request, edit)
+        webhook = await self._edit(Change.REPLACED, webhook_id, request, edit)
         await self._announce("webhook_replaced", request, webhook)
         return json_response(200, encode_webhook(webhook))
 
     async def _change(self, webhook_id: str, request: Request) -> Response:
         fields = read_change(await read_object(request), self.rule)
         webhook = await self._edit(
-            webhook_id, request, lambda webhook: _changed(webhook, fields, self.now())
+            Change.CHANGED,
+            webhook_id,
+            request,
+            lambda webhook: _changed(webhook, fields, self.now()),
+            fields=sorted(fields),
         )
         await self._announce("webhook_changed", request, webhook, fields=sorted(fields))
         return json_response(200, encode_webhook(webhook))
@@ -170,15 +185,19 @@ class WebhookApi:
                 revision=webhook.revision + 1,
             )
 
-        webhook = await self._edit(webhook_id, request, edit)
-        _audit("webhook_secret_rotated", request, webhook, overlap_seconds=overlap_seconds)
+        webhook = await self._edit(
+            Change.ROTATED, webhook_id, request, edit, overlap_seconds=overlap_seconds
+        )
+        _tell("webhook_secret_rotated", request, webhook, overlap_seconds=overlap_seconds)
         return json_response(200, encode_webhook(webhook, reveal=True))
 
     async def _delete(self, webhook_id: str, request: Request) -> Response:
         webhook = await self._own(webhook_id, request)
-        if not await self.webhooks.delete(webhook_id):
+        now = self.now()
+        entry = _entry(Change.DELETED, request, webhook, now)
+        if not await self.webhooks.delete(webhook_id, entry):
             raise _not_found(webhook_id)
-        cancelled = await self.outbox.cancel(webhook_id, self.now())
+        cancelled = await self.outbox.cancel(webhook_id, now)
         await self._announce(
             "webhook_deleted", request, webhook, deleted=True, deliveries_cancelled=cancelled
         )
@@ -186,10 +205,12 @@ class WebhookApi:
 
     async def _deliver(self, webhook_id: str, action: Action, request: Request) -> Response:
         webhook = await self._own(webhook_id, request)
-        response, event, fields = await action(webhook, request)
-        if event:
-            _audit(event, request, webhook, **fields)
-        return response
+        done = await action(webhook, request)
+        if done.change is not None:
+            entry = _entry(done.change, request, webhook, self.now(), **done.details)
+            await self.audit.append([entry])
+            _tell(done.change.value.replace(".", "_"), request, webhook, **done.details)
+        return done.response
 
     async def _own(self, webhook_id: str, request: Request) -> Webhook:
         webhook = await self.webhooks.get(webhook_id)
@@ -197,7 +218,9 @@ class WebhookApi:
             raise _not_found(webhook_id)
         return webhook
 
-    async def _edit(self, webhook_id: str, request: Request, edit: Edit) -> Webhook:
+    async def _edit(
+        self, change: Change, webhook_id: str, request: Request, edit: Edit, **details: Any
+    ) -> Webhook:
         """Store what `edit` makes of the webhook, looking again when another change was faster."""
         for _ in range(_EDIT_TRIES):
             webhook = await self._own(webhook_id, request)
@@ -208,7 +231,8 @@ class WebhookApi:
                     f"changing it needs the scope {ALL_OWNERS_SCOPE}."
                 )
             after = edit(webhook)
-            if await self.webhooks.replace(after, webhook.revision):
+            entry = _entry(change, request, after, after.updated_at, **details)
+            if await self.webhooks.replace(after, webhook.revision, entry):
                 return after
         raise Conflict("The webhook is being changed by others; read it and try again.")
 
@@ -221,8 +245,8 @@ class WebhookApi:
         deleted: bool = False,
         **fields: Any,
     ) -> None:
-        """Write the audit line, and let the change be copied elsewhere."""
-        _audit(event, request, webhook, **fields)
+        """Log the change, and let it be copied elsewhere."""
+        _tell(event, request, webhook, **fields)
         try:
             await self.publish(webhook, deleted)
         except StoreUnavailable as error:
@@ -239,15 +263,29 @@ def _changed(webhook: Webhook, fields: Mapping[str, Any], now: float) -> Webhook
     after = replace(webhook, **fields, updated_at=now, revision=webhook.revision + 1)
     if after.status is WebhookStatus.DISABLED or webhook.status is not WebhookStatus.DISABLED:
         return after
-    return replace(after, disabled_reason=None, consecutive_failures=0)
+    return replace(
+        after,
+        disabled_reason=None,
+        consecutive_failures=0,
+        failing_since=None,
+        exhausted_count=0,
+    )
 
 
 def _not_found(webhook_id: str) -> NotFound:
     return NotFound(f"There is no webhook {webhook_id}.")
 
 
-def _audit(event: str, request: Request, webhook: Webhook, **fields: Any) -> None:
-    """One line a change. Of the URL only the host: its path may itself be a credential."""
+def _entry(
+    change: Change, request: Request, webhook: Webhook, at: float, **details: Any
+) -> AuditEntry:
+    """The line of a change that a request made."""
+    actor = key_actor(request.principal.key_id if request.principal else None)
+    return change_entry(change, webhook, at, actor, request_id=request.request_id, **details)
+
+
+def _tell(event: str, request: Request, webhook: Webhook, **fields: Any) -> None:
+    """One log line a change. Of the URL only the host: its path may itself be a credential."""
     _log.info(
         event,
         webhook_id=webhook.id,

@@ -8,8 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from gateway.store.base import JobStore, Outbox, WebhookStore
-from gateway.store.sqlite import Database, SqliteJobStore, SqliteOutbox, SqliteWebhookStore
+from gateway.store.base import AuditLog, JobStore, Outbox, WebhookStore
+from gateway.store.sqlite import (
+    Database,
+    SqliteAuditLog,
+    SqliteJobStore,
+    SqliteOutbox,
+    SqliteWebhookStore,
+)
 from tests.support.store import Stores
 
 
@@ -18,7 +24,12 @@ async def sqlite_backend(directory: Path) -> AsyncIterator[Stores]:
     database = Database(directory / "gateway.db")
     await database.open()
     try:
-        yield Stores(SqliteJobStore(database), SqliteOutbox(database), SqliteWebhookStore(database))
+        yield Stores(
+            SqliteJobStore(database),
+            SqliteOutbox(database),
+            SqliteWebhookStore(database),
+            SqliteAuditLog(database),
+        )
     finally:
         await database.close()
 
@@ -46,3 +57,8 @@ def outbox(stores: Stores) -> Outbox:
 @pytest.fixture
 def webhooks(stores: Stores) -> WebhookStore:
     return stores.webhooks
+
+
+@pytest.fixture
+def audit(stores: Stores) -> AuditLog:
+    return stores.audit

@@ -436,6 +436,28 @@ async def test_prune_deletes_any_number(outbox: Outbox) -> None:
     assert await outbox.prune(NOW + 1) == 1201
 
 
+async def test_body_is_dropped_before_the_log_of_its_delivery(outbox: Outbox) -> None:
+    await outbox.enqueue([message(n, job_id=f"j{n}", destination=f"wh_{n}") for n in range(3)])
+    for number, held in enumerate(await claim(outbox, limit=2)):
+        await settle(outbox, held, Delivered(), NOW + number)
+    assert await outbox.drop_payloads(NOW + 1) == 1
+    assert await outbox.drop_payloads(NOW + 1) == 0
+    bodies = []
+    for n in range(3):
+        found = await outbox.get(message(n, job_id=f"j{n}", destination=f"wh_{n}").id)
+        assert found is not None
+        bodies.append(found.message.body)
+    assert bodies == [b"", b'{"sequence":1}', b'{"sequence":2}']
+    page, _ = await outbox.deliveries(DeliveryQuery("wh_0"))
+    assert [len(each.attempts) for each in page] == [1]
+    assert await outbox.prune(NOW + 2) == 2
+
+
+async def test_any_number_of_bodies_is_dropped(outbox: Outbox) -> None:
+    await outbox.enqueue([message(n, status=DeliveryStatus.SKIPPED) for n in range(1201)])
+    assert await outbox.drop_payloads(NOW + 1) == 1201
+
+
 # --- the log --------------------------------------------------------------------------------------
 
 

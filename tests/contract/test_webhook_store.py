@@ -8,9 +8,10 @@ from dataclasses import replace
 import pytest
 
 from gateway.core.error import InvalidRequest
+from gateway.core.job import State
 from gateway.core.webhook import Webhook, WebhookStatus
-from gateway.store.base import WebhookStore
-from tests.support.store import NOW, webhook
+from gateway.store.base import AuditQuery, WebhookQuery, WebhookStore
+from tests.support.store import NOW, Stores, new_job, next_change, webhook
 
 
 async def stored(webhooks: WebhookStore, number: int = 1) -> Webhook:
@@ -43,6 +44,8 @@ async def test_every_field_of_a_webhook_survives(webhooks: WebhookStore) -> None
         previous_secret_expires_at=NOW + 60,
         consecutive_failures=3,
         last_success_at=NOW - 60,
+        failing_since=NOW - 30,
+        exhausted_count=2,
     )
     assert await webhooks.add(given)
     assert await stored(webhooks) == given
@@ -98,7 +101,7 @@ async def test_pages_show_an_owners_webhooks_once_oldest_first(
     seen: list[str] = []
     cursor: str | None = None
     while True:
-        page, cursor = await webhooks.list("alice", cursor, limit)
+        page, cursor = await webhooks.list(WebhookQuery(owner="alice", cursor=cursor, limit=limit))
         seen += [subscription.id for subscription in page]
         if cursor is None:
             break
@@ -108,13 +111,37 @@ async def test_pages_show_an_owners_webhooks_once_oldest_first(
 async def test_list_of_all_owners(webhooks: WebhookStore) -> None:
     await webhooks.add(webhook(2, owner="bob"))
     await webhooks.add(webhook(1))
-    page, cursor = await webhooks.list(None, None, 10)
+    page, cursor = await webhooks.list(WebhookQuery(limit=10))
     assert ([subscription.id for subscription in page], cursor) == (["wh_1", "wh_2"], None)
+
+
+async def test_list_shows_a_jobs_callbacks_only_when_it_is_named(webhooks: WebhookStore) -> None:
+    await webhooks.add(webhook(1))
+    await webhooks.add(webhook(2, job_id="job-1"))
+    await webhooks.add(webhook(3, job_id="job-1", owner="bob"))
+    await webhooks.add(webhook(4, job_id="job-2"))
+    found = {}
+    for name, query in {
+        "general": WebhookQuery(owner="alice"),
+        "of_job": WebhookQuery(owner="alice", job_id="job-1"),
+        "of_job_and_any": WebhookQuery(job_id="job-1"),
+    }.items():
+        page, _ = await webhooks.list(query)
+        found[name] = [each.id for each in page]
+    assert found == {"general": ["wh_1"], "of_job": ["wh_2"], "of_job_and_any": ["wh_2", "wh_3"]}
+
+
+@pytest.mark.parametrize("owner", ["alice", None])
+async def test_list_filters_by_status(webhooks: WebhookStore, owner: str | None) -> None:
+    await webhooks.add(webhook(1, status=WebhookStatus.PAUSED))
+    await webhooks.add(webhook(2))
+    page, _ = await webhooks.list(WebhookQuery(owner=owner, status=WebhookStatus.PAUSED))
+    assert [each.id for each in page] == ["wh_1"]
 
 
 async def test_malformed_cursor_is_an_invalid_request(webhooks: WebhookStore) -> None:
     with pytest.raises(InvalidRequest, match="cursor"):
-        await webhooks.list("alice", "nonsense", 10)
+        await webhooks.list(WebhookQuery(owner="alice", cursor="nonsense"))
 
 
 async def test_candidates_are_the_owners_the_jobs_and_those_of_every_owner(
@@ -167,8 +194,35 @@ async def test_outcome_does_not_disturb_a_replacement_under_way(webhooks: Webhoo
     assert await webhooks.replace(webhook(), 1)
 
 
+async def test_replacement_keeps_the_outcomes_noted_meanwhile(webhooks: WebhookStore) -> None:
+    await webhooks.add(webhook())
+    read = await stored(webhooks)
+    await webhooks.note_outcome("wh_1", True, NOW + 1)
+    await webhooks.note_outcome("wh_1", False, NOW + 2, exhausted=True)
+    assert await webhooks.replace(replace(read, url="https://new.example/"), read.revision)
+    after = await stored(webhooks)
+    assert after.url == "https://new.example/"
+    assert (after.consecutive_failures, after.last_success_at) == (1, NOW + 1)
+    assert (after.failing_since, after.exhausted_count) == (NOW + 2, 1)
+
+
+async def test_failures_are_dated_from_the_first_after_a_success(webhooks: WebhookStore) -> None:
+    await webhooks.add(webhook())
+    first = await webhooks.note_outcome("wh_1", False, NOW + 1)
+    second = await webhooks.note_outcome("wh_1", False, NOW + 2, exhausted=True)
+    success = await webhooks.note_outcome("wh_1", True, NOW + 3)
+    third = await webhooks.note_outcome("wh_1", False, NOW + 4, exhausted=True)
+    noted = [
+        (each.failing_since, each.exhausted_count)
+        for each in (first, second, success, third)
+        if each is not None
+    ]
+    assert noted == [(NOW + 1, 0), (NOW + 1, 1), (None, 0), (NOW + 4, 1)]
+    assert third == await stored(webhooks)
+
+
 async def test_outcome_of_a_deleted_webhook_is_ignored(webhooks: WebhookStore) -> None:
-    await webhooks.note_outcome("wh_1", False, NOW)
+    assert await webhooks.note_outcome("wh_1", False, NOW) is None
     assert await webhooks.get("wh_1") is None
 
 
@@ -185,9 +239,30 @@ async def test_disable_says_why_once_and_outdates_replacements(webhooks: Webhook
 
 async def test_disabled_webhook_can_be_made_active_again(webhooks: WebhookStore) -> None:
     await webhooks.add(webhook())
-    await webhooks.note_outcome("wh_1", False, NOW)
+    await webhooks.note_outcome("wh_1", False, NOW, exhausted=True)
     await webhooks.disable("wh_1", "failing", NOW)
     assert await webhooks.replace(webhook(), (await stored(webhooks)).revision)
     after = await stored(webhooks)
     assert (after.status, after.consecutive_failures) == (WebhookStatus.ACTIVE, 0)
+    assert (after.failing_since, after.exhausted_count) == (None, 0)
     assert await candidates(webhooks, "alice") == ["wh_1"]
+
+
+async def test_prune_deletes_callbacks_of_jobs_that_ended_before_or_never_were(
+    stores: Stores,
+) -> None:
+    ended, late, running = (new_job(f"job-{n}") for n in (1, 2, 3))
+    for begun in (ended, late, running):
+        await stores.jobs.record(begun, (), ())
+    for begun, at in ((ended, NOW + 5), (late, NOW + 50)):
+        stored_job = await stores.jobs.get(begun.job.id)
+        assert stored_job is not None
+        await stores.jobs.record(next_change(stored_job, at, state=State.COMPLETED), (), ())
+    for number, job_id in enumerate(("job-1", "job-2", "job-3", "job-of-nobody", None)):
+        await stores.webhooks.add(webhook(number, job_id=job_id, created_at=NOW))
+    await stores.webhooks.add(webhook(9, job_id="job-to-come", created_at=NOW + 20))
+    assert await stores.webhooks.prune(NOW + 10, NOW + 60) == 2
+    left = [n for n in (0, 1, 2, 3, 4, 9) if await stores.webhooks.get(f"wh_{n}")]
+    assert left == [1, 2, 4, 9]
+    entries, _ = await stores.audit.list(AuditQuery(action="webhook.expired"))
+    assert sorted(entry.webhook_id for entry in entries) == ["wh_0", "wh_3"]

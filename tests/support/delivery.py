@@ -8,11 +8,12 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from gateway.core.audit import AuditEntry
 from gateway.core.error import StoreUnavailable
 from gateway.core.outbox import Attempt, Backlog, Claim, Delivery, DeliveryStatus, Message
 from gateway.core.retry import Dead, Delivered, Outcome, RetryAt, Schedule, Verdict
 from gateway.core.webhook import Webhook, WebhookStatus
-from gateway.store.base import DeliveryQuery
+from gateway.store.base import DeliveryQuery, WebhookQuery
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 CONDITION_SECONDS = 15.0
@@ -62,32 +63,38 @@ class MemoryWebhooks:
 
     def __init__(self, *webhooks: Webhook) -> None:
         self.rows = {webhook.id: webhook for webhook in webhooks}
+        self.audit: list[AuditEntry] = []
         self.away = False
 
-    async def add(self, webhook: Webhook) -> bool:
+    async def add(self, webhook: Webhook, entry: AuditEntry | None = None) -> bool:
         self._answer()
-        return self.rows.setdefault(webhook.id, webhook) is webhook
+        added = self.rows.setdefault(webhook.id, webhook) is webhook
+        self._note(entry if added else None)
+        return added
 
     async def get(self, webhook_id: str) -> Webhook | None:
         self._answer()
         return self.rows.get(webhook_id)
 
-    async def replace(self, webhook: Webhook, revision: int) -> bool:
+    async def replace(
+        self, webhook: Webhook, revision: int, entry: AuditEntry | None = None
+    ) -> bool:
         self._answer()
         if webhook.id not in self.rows or self.rows[webhook.id].revision != revision:
             return False
+        self._note(entry)
         self.rows[webhook.id] = replace(webhook, revision=revision + 1)
         return True
 
-    async def delete(self, webhook_id: str) -> bool:
+    async def delete(self, webhook_id: str, entry: AuditEntry | None = None) -> bool:
         self._answer()
+        self._note(entry)
         return self.rows.pop(webhook_id, None) is not None
 
-    async def list(
-        self, owner: str | None, cursor: str | None, limit: int
-    ) -> tuple[Sequence[Webhook], str | None]:
+    async def list(self, query: WebhookQuery) -> tuple[Sequence[Webhook], str | None]:
         self._answer()
-        return [row for row in self.rows.values() if owner in (None, row.owner)][:limit], None
+        found = [row for row in self.rows.values() if query.owner in (None, row.owner)]
+        return found[: query.limit], None
 
     async def candidates(self, owner: str, job_id: str) -> Sequence[Webhook]:
         self._answer()
@@ -97,23 +104,54 @@ class MemoryWebhooks:
         self._answer()
         return sum(row.owner == owner for row in self.rows.values())
 
-    async def note_outcome(self, webhook_id: str, ok: bool, now: float) -> None:  # noqa: FBT001
+    async def note_outcome(
+        self,
+        webhook_id: str,
+        ok: bool,  # noqa: FBT001
+        now: float,
+        *,
+        exhausted: bool = False,
+    ) -> Webhook | None:
         self._answer()
         if (row := self.rows.get(webhook_id)) is None:
-            return
-        failures = 0 if ok else row.consecutive_failures + 1
-        last = now if ok else row.last_success_at
-        self.rows[webhook_id] = replace(row, consecutive_failures=failures, last_success_at=last)
+            return None
+        if ok:
+            noted = replace(
+                row,
+                consecutive_failures=0,
+                failing_since=None,
+                exhausted_count=0,
+                last_success_at=now,
+            )
+        else:
+            noted = replace(
+                row,
+                consecutive_failures=row.consecutive_failures + 1,
+                failing_since=now if row.failing_since is None else row.failing_since,
+                exhausted_count=row.exhausted_count + exhausted,
+            )
+        self.rows[webhook_id] = noted
+        return noted
 
-    async def disable(self, webhook_id: str, reason: str, now: float) -> bool:
+    async def disable(
+        self, webhook_id: str, reason: str, now: float, entry: AuditEntry | None = None
+    ) -> bool:
         self._answer()
         row = self.rows.get(webhook_id)
         if row is None or row.status is not WebhookStatus.ACTIVE:
             return False
+        self._note(entry)
         self.rows[webhook_id] = replace(
             row, status=WebhookStatus.DISABLED, disabled_reason=reason, revision=row.revision + 1
         )
         return True
+
+    async def prune(self, before: float, now: float) -> int:
+        raise NotImplementedError
+
+    def _note(self, entry: AuditEntry | None) -> None:
+        if entry is not None:
+            self.audit.append(entry)
 
     def _answer(self) -> None:
         if self.away:
@@ -208,6 +246,9 @@ class MemoryOutbox:
         raise NotImplementedError
 
     async def cancel(self, destination: str, now: float) -> int:
+        raise NotImplementedError
+
+    async def drop_payloads(self, before: float) -> int:
         raise NotImplementedError
 
     async def prune(self, before: float) -> int:

@@ -11,7 +11,7 @@ from gateway.core.identifier import derived
 from gateway.core.job import Job, JobChange, Observation, State, WatchRule, advance, begin
 from gateway.core.outbox import Attempt, Claim, Message
 from gateway.core.webhook import Webhook
-from gateway.store.base import JobStore, Outbox, TimelineEntry, WebhookStore
+from gateway.store.base import AuditLog, JobStore, Outbox, TimelineEntry, WebhookStore
 
 NOW = 1_700_000_000.0
 EVERY_PERCENT = WatchRule(progress_step=1.0)
@@ -24,6 +24,7 @@ class Stores:
     jobs: JobStore
     outbox: Outbox
     webhooks: WebhookStore
+    audit: AuditLog
 
 
 def new_job(job_id: str = "job-1", at: float = NOW, **fields: Any) -> JobChange:

@@ -111,6 +111,14 @@ class SqliteOutbox:
         values = {"destination": destination, "now": now}
         return await self._database.execute(_SQL["cancel"], values)
 
+    async def drop_payloads(self, before: float) -> int:
+        """Forget the bodies of deliveries that finished before; how many."""
+        values = {"before": before, "limit": _PRUNE_STEP}
+        total = 0
+        while dropped := await self._database.write(partial(_drop_payloads, values)):
+            total += dropped
+        return total
+
     async def prune(self, before: float) -> int:
         """Delete ended deliveries and their attempts that finished before; how many."""
         values = {"before": before, "limit": _PRUNE_STEP}
@@ -118,6 +126,13 @@ class SqliteOutbox:
         while deleted := await self._database.execute(_SQL["prune"], values):
             total += deleted
         return total
+
+
+def _drop_payloads(values: Mapping[str, object], connection: sqlite3.Connection) -> int:
+    ids = [{"id": row["id"]} for row in connection.execute(_SQL["bodies_to_drop"], values)]
+    connection.executemany(_SQL["drop_payload"], ids)
+    connection.executemany(_SQL["mark_bodiless"], ids)
+    return len(ids)
 
 
 def _settled(verdict: Verdict, now: float) -> Mapping[str, object]:

@@ -112,8 +112,9 @@ WHERE message_id IN (SELECT value FROM json_each(:message_ids))
 ORDER BY message_id, number
 
 -- name: get
-SELECT message.*, payload.body AS body
-FROM message JOIN payload ON payload.message_id = message.id
+-- The body of one that ended long ago is gone.
+SELECT message.*, coalesce(payload.body, x'') AS body
+FROM message LEFT JOIN payload ON payload.message_id = message.id
 WHERE message.id = :id
 
 -- name: backlog
@@ -137,8 +138,20 @@ SET status = CASE WHEN tried THEN 'retrying' ELSE 'pending' END, lease_until = N
     fence = fence + 1
 WHERE status = 'in_flight' AND finished_at IS NULL
 
+-- name: bodies_to_drop
+SELECT id FROM message
+WHERE bodiless = 0 AND finished_at < :before
+ORDER BY finished_at
+LIMIT :limit
+
+-- name: drop_payload
+DELETE FROM payload WHERE message_id = :id
+
+-- name: mark_bodiless
+UPDATE message SET bodiless = 1 WHERE id = :id
+
 -- name: prune
 DELETE FROM message
 WHERE rowid IN (
-    SELECT rowid FROM message WHERE finished_at < :before ORDER BY finished_at LIMIT :limit
+    SELECT rowid FROM message WHERE bodiless IN (0, 1) AND finished_at < :before LIMIT :limit
 )

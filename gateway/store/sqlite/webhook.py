@@ -6,18 +6,23 @@ import math
 import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
+from gateway.core.audit import AuditEntry, Change, change_entry
 from gateway.core.webhook import Webhook, WebhookStatus
+from gateway.store.base import WebhookQuery
 from gateway.store.codec import (
     decode_cursor,
     encode_cursor,
     webhook_document,
     webhook_from_document,
 )
+from gateway.store.sqlite.audit import append_entries
 from gateway.store.sqlite.database import Database
 from gateway.store.sqlite.query import load_queries
 
 _SQL = load_queries("webhook")
+_PRUNE_STEP = 500
 
 
 class SqliteWebhookStore:
@@ -26,45 +31,48 @@ class SqliteWebhookStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def add(self, webhook: Webhook) -> bool:
+    async def add(self, webhook: Webhook, entry: AuditEntry | None = None) -> bool:
         """Insert; False when the id is there already."""
-        return await self._database.execute(_SQL["insert"], _columns(webhook)) == 1
+        return await self._change("insert", _columns(webhook), entry)
 
     async def get(self, webhook_id: str) -> Webhook | None:
         """One webhook."""
         found = await self._database.fetch(_SQL["get"], {"id": webhook_id})
         return _webhook(found[0]) if found else None
 
-    async def replace(self, webhook: Webhook, revision: int) -> bool:
+    async def replace(
+        self, webhook: Webhook, revision: int, entry: AuditEntry | None = None
+    ) -> bool:
         """Store it if the stored revision equals `revision`; False when it changed or is gone.
 
         The stored revision is then `revision` + 1, whatever `webhook` says.
         """
         values = {"before": revision, **_columns(replace(webhook, revision=revision + 1))}
-        return await self._database.execute(_SQL["replace"], values) == 1
+        return await self._change("replace", values, entry)
 
-    async def delete(self, webhook_id: str) -> bool:
+    async def delete(self, webhook_id: str, entry: AuditEntry | None = None) -> bool:
         """Remove; False when there is none."""
-        return await self._database.execute(_SQL["delete"], {"id": webhook_id}) == 1
+        return await self._change("delete", {"id": webhook_id}, entry)
 
-    async def list(
-        self, owner: str | None, cursor: str | None, limit: int
-    ) -> tuple[Sequence[Webhook], str | None]:
-        """A page of an owner's webhooks (None: of all owners), oldest first, and the next cursor.
+    async def list(self, query: WebhookQuery) -> tuple[Sequence[Webhook], str | None]:
+        """A page of webhooks, oldest first, and the next cursor.
 
         Raises InvalidRequest for a malformed cursor.
         """
-        cursor_at, cursor_id = (-math.inf, "") if cursor is None else decode_cursor(cursor)
+        start = (-math.inf, "") if query.cursor is None else decode_cursor(query.cursor)
         values = {
-            "owner": owner,
-            "cursor_at": cursor_at,
-            "cursor_id": cursor_id,
-            "limit": limit + 1,
+            "owner": query.owner,
+            "job_id": query.job_id,
+            "status": query.status,
+            "cursor_at": start[0],
+            "cursor_id": start[1],
+            "limit": query.limit + 1,
         }
-        name = "list" if owner is None else "list_of_owner"
+        name = "list" if query.owner is None else "list_of_owner"
+        name = "list_of_job" if query.job_id is not None else name
         rows = await self._database.fetch(_SQL[name], values)
-        page = [_webhook(row) for row in rows[:limit]]
-        more = len(rows) > limit
+        page = [_webhook(row) for row in rows[: query.limit]]
+        more = len(rows) > query.limit
         return page, encode_cursor(page[-1].created_at, page[-1].id) if more else None
 
     async def candidates(self, owner: str, job_id: str) -> Sequence[Webhook]:
@@ -78,15 +86,68 @@ class SqliteWebhookStore:
         number: int = rows[0]["number"]
         return number
 
-    async def note_outcome(self, webhook_id: str, ok: bool, now: float) -> None:  # noqa: FBT001 - the protocol's
-        """Count a consecutive failure, or reset the count and remember the success."""
+    async def note_outcome(
+        self,
+        webhook_id: str,
+        ok: bool,  # noqa: FBT001 - the protocol's
+        now: float,
+        *,
+        exhausted: bool = False,
+    ) -> Webhook | None:
+        """Count a failure, or reset the counts; the webhook after that, None when it is gone."""
         name = "note_success" if ok else "note_failure"
-        await self._database.execute(_SQL[name], {"id": webhook_id, "now": now})
+        values = {"id": webhook_id, "now": now, "exhausted": exhausted}
+        rows = await self._database.write(partial(_rows, name, values))
+        return _webhook(rows[0]) if rows else None
 
-    async def disable(self, webhook_id: str, reason: str, now: float) -> bool:
+    async def disable(
+        self, webhook_id: str, reason: str, now: float, entry: AuditEntry | None = None
+    ) -> bool:
         """Disable it, saying why; False when it was not active."""
-        values = {"id": webhook_id, "reason": reason, "now": now}
-        return await self._database.execute(_SQL["disable"], values) == 1
+        return await self._change(
+            "disable", {"id": webhook_id, "reason": reason, "now": now}, entry
+        )
+
+    async def prune(self, before: float, now: float) -> int:
+        """Delete the callbacks of jobs that ended before, and of none; how many."""
+        values = {"before": before, "limit": _PRUNE_STEP}
+        total = 0
+        while deleted := await self._database.write(partial(_prune, values, now)):
+            total += deleted
+        return total
+
+    async def _change(
+        self, name: str, values: Mapping[str, object], entry: AuditEntry | None
+    ) -> bool:
+        return await self._database.write(partial(_changed, name, values, entry))
+
+
+def _changed(
+    name: str,
+    values: Mapping[str, object],
+    entry: AuditEntry | None,
+    connection: sqlite3.Connection,
+) -> bool:
+    if connection.execute(_SQL[name], values).rowcount != 1:
+        return False
+    if entry is not None:
+        append_entries([entry], connection)
+    return True
+
+
+def _rows(
+    name: str, values: Mapping[str, object], connection: sqlite3.Connection
+) -> list[sqlite3.Row]:
+    return connection.execute(_SQL[name], values).fetchall()
+
+
+def _prune(values: Mapping[str, object], now: float, connection: sqlite3.Connection) -> int:
+    gone = [_webhook(row) for row in _rows("prune", values, connection)]
+    entries = [
+        change_entry(Change.EXPIRED, webhook, now, job_id=webhook.job_id) for webhook in gone
+    ]
+    append_entries(entries, connection)
+    return len(gone)
 
 
 def _columns(webhook: Webhook) -> Mapping[str, object]:
@@ -102,6 +163,8 @@ def _columns(webhook: Webhook) -> Mapping[str, object]:
         "revision": webhook.revision,
         "consecutive_failures": webhook.consecutive_failures,
         "last_success_at": webhook.last_success_at,
+        "failing_since": webhook.failing_since,
+        "exhausted_count": webhook.exhausted_count,
         "document": webhook_document(webhook),
     }
 
@@ -115,4 +178,6 @@ def _webhook(row: sqlite3.Row) -> Webhook:
         revision=row["revision"],
         consecutive_failures=row["consecutive_failures"],
         last_success_at=row["last_success_at"],
+        failing_since=row["failing_since"],
+        exhausted_count=row["exhausted_count"],
     )

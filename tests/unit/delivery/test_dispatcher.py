@@ -64,6 +64,7 @@ async def test_due_message_is_sent_settled_and_told_once() -> None:
     async with running(outbox, sink, metrics=metrics):
         await until(lambda: bool(sink.told))
     assert outbox.status("dlv_1") is DeliveryStatus.SUCCEEDED
+    assert [told.status for told, _ in sink.told] == [DeliveryStatus.SUCCEEDED]
     assert [message.attempt for message in sink.sent] == [1]
     assert [attempt.number for attempt in outbox.entries["dlv_1"].attempts] == [1]
     assert counted(metrics, "delivery_attempts_total", sink="webhook", result="ok") == 1

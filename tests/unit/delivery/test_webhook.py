@@ -335,6 +335,65 @@ async def test_unusable_secret_ends_the_delivery_without_showing_it(receiver: Re
     assert receiver.requests == []
 
 
+FIRST_FAILURE = 1000.0
+DEAD_SECONDS = 120 * 3600.0
+
+
+async def fail(sink: WebhookSink, status: DeliveryStatus) -> None:
+    message = make_message(**FIRST, status=status)
+    await sink.settled(message, Outcome(0.1, ErrorKind.HTTP_STATUS, 500))
+
+
+async def test_webhook_without_success_for_five_days_and_five_exhausted_is_disabled() -> None:
+    store, at = MemoryWebhooks(make_webhook()), [FIRST_FAILURE]
+    async with sending(store, now=lambda: at[0]) as sink:
+        for _ in range(5):
+            await fail(sink, DeliveryStatus.EXHAUSTED)
+        at[0] = FIRST_FAILURE + DEAD_SECONDS - 1
+        await fail(sink, DeliveryStatus.RETRYING)
+        before = store.rows["wh_1"].status
+        at[0] = FIRST_FAILURE + DEAD_SECONDS
+        await fail(sink, DeliveryStatus.RETRYING)
+        await fail(sink, DeliveryStatus.RETRYING)
+    after = store.rows["wh_1"]
+    assert (before, after.status) == (WebhookStatus.ACTIVE, WebhookStatus.DISABLED)
+    assert after.disabled_reason == ("No delivery succeeded for 120 hours, and 5 were given up.")
+    assert [(entry.action, entry.actor) for entry in store.audit] == [
+        ("webhook.disabled", "gateway")
+    ]
+
+
+async def test_webhook_with_too_few_exhausted_stays_active_however_long() -> None:
+    store, at = MemoryWebhooks(make_webhook()), [FIRST_FAILURE]
+    async with sending(store, now=lambda: at[0]) as sink:
+        for _ in range(4):
+            await fail(sink, DeliveryStatus.EXHAUSTED)
+        at[0] += 10 * DEAD_SECONDS
+        await fail(sink, DeliveryStatus.RETRYING)
+    assert store.rows["wh_1"].status is WebhookStatus.ACTIVE
+
+
+async def test_flapping_webhook_stays_active() -> None:
+    store, at = MemoryWebhooks(make_webhook()), [FIRST_FAILURE]
+    async with sending(store, now=lambda: at[0]) as sink:
+        for _ in range(10):
+            for _ in range(6):
+                await fail(sink, DeliveryStatus.EXHAUSTED)
+            at[0] += DEAD_SECONDS - 1
+            await sink.settled(make_message(**FIRST), Outcome(0.1, status_code=200))
+        await fail(sink, DeliveryStatus.EXHAUSTED)
+    assert store.rows["wh_1"].status is WebhookStatus.ACTIVE
+    assert store.audit == []
+
+
+async def test_endpoint_idle_for_long_is_not_dead_at_its_first_failures() -> None:
+    store = MemoryWebhooks(make_webhook(last_success_at=0.0))
+    async with sending(store, now=lambda: 10 * DEAD_SECONDS) as sink:
+        for _ in range(6):
+            await fail(sink, DeliveryStatus.EXHAUSTED)
+    assert store.rows["wh_1"].status is WebhookStatus.ACTIVE
+
+
 async def test_outcomes_are_counted_for_the_webhook() -> None:
     store, message = MemoryWebhooks(make_webhook()), make_message(**FIRST)
     async with sending(store, now=lambda: 7.0) as sink:

@@ -7,7 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from gateway.store.sqlite import Database, SqliteJobStore, SqliteOutbox, SqliteWebhookStore
+from gateway.store.sqlite import (
+    Database,
+    SqliteAuditLog,
+    SqliteJobStore,
+    SqliteOutbox,
+    SqliteWebhookStore,
+)
 from tests.support.store import Stores
 
 
@@ -16,6 +22,11 @@ async def stores(tmp_path: Path) -> AsyncIterator[Stores]:
     database = Database(tmp_path / "gateway.db")
     await database.open()
     try:
-        yield Stores(SqliteJobStore(database), SqliteOutbox(database), SqliteWebhookStore(database))
+        yield Stores(
+            SqliteJobStore(database),
+            SqliteOutbox(database),
+            SqliteWebhookStore(database),
+            SqliteAuditLog(database),
+        )
     finally:
         await database.close()

@@ -29,6 +29,7 @@ from gateway.core.outbox import DeliveryStatus, Message
 from gateway.core.retry import Dead, Delivered
 from gateway.core.signature import secret_key
 from gateway.core.webhook import Webhook, WebhookStatus
+from gateway.store.base import AuditQuery
 from gateway.web.webhooks import WebhookApi
 from tests.support.fakes import FakeBody, FakeClock, FakeToken, document, make_request
 from tests.support.store import (
@@ -65,6 +66,7 @@ class Api:
             webhooks=self.stores.webhooks,
             outbox=self.stores.outbox,
             jobs=self.stores.jobs,
+            audit=self.stores.audit,
             rule=AddressRule(),
             max_per_owner=self.max_per_owner,
             now=self.clock,
@@ -390,9 +392,29 @@ async def test_list_pages_through_an_owners_webhooks_oldest_first(api: Api) -> N
     assert seen == ["wh_1", "wh_2", "wh_3", "wh_4", "wh_5"]
 
 
+async def test_list_leaves_callbacks_of_jobs_out_unless_their_job_is_named(api: Api) -> None:
+    await api.stores.webhooks.add(stored(1))
+    await api.stores.webhooks.add(stored(2, job_id="job-1"))
+    await api.stores.webhooks.add(stored(3, job_id="job-2"))
+    await api.stores.webhooks.add(stored(4, job_id="job-1", owner="bob"))
+    general = document(await api("GET"))["webhooks"]
+    of_job = document(await api("GET", "?job_id=job-1"))["webhooks"]
+    assert [each["id"] for each in general] == ["wh_1"]
+    assert [each["id"] for each in of_job] == ["wh_2"]
+
+
+async def test_list_filters_by_status(api: Api) -> None:
+    await api.stores.webhooks.add(stored(1))
+    await api.stores.webhooks.add(stored(2, status=WebhookStatus.PAUSED))
+    await api.stores.webhooks.add(stored(3, status=WebhookStatus.DISABLED))
+    page = document(await api("GET", "?status=paused"))
+    assert [each["id"] for each in page["webhooks"]] == ["wh_2"]
+
+
 @pytest.mark.parametrize(
     ("query", "detail"),
     [
+        ("status=dead", "one of active, paused, disabled"),
         ("limit=0", "from 1 to 100"),
         ("limit=101", "from 1 to 100"),
         ("limit=five", "whole number"),
@@ -770,8 +792,33 @@ async def test_delivery_whose_payload_is_gone_is_not_redelivered(api: Api) -> No
     created = await api.create()
     sent = document(await api("POST", f"/{created['id']}/test"))
     await end(api, DeliveryStatus.EXHAUSTED)
+    await api.stores.outbox.drop_payloads(api.clock() + 1)
     path = f"/{created['id']}/deliveries/{sent['delivery_id']}/redeliver"
     assert "no longer kept" in (await api.refused(Conflict, "POST", path)).detail
+
+
+async def test_redelivery_after_its_payload_is_dropped_sends_what_the_job_recorded(
+    api: Api,
+) -> None:
+    created = await api.create(fields=["job_id"])
+    await run_job(api, created["id"])
+    await end(api, DeliveryStatus.SUCCEEDED)
+    old = document(await api("GET", f"/{created['id']}/logs?event=job.completed"))["deliveries"][0]
+    assert await api.stores.outbox.drop_payloads(api.clock() + 1)
+    await api("POST", f"/{created['id']}/deliveries/{old['id']}/redeliver")
+    [message] = await api.messages(created["id"])
+    assert orjson.loads(message.body)["data"] == {"job_id": "job-1"}
+
+
+async def test_test_delivery_is_redelivered_as_it_was(api: Api) -> None:
+    created = await api.create()
+    sent = document(await api("POST", f"/{created['id']}/test"))
+    await end(api, DeliveryStatus.EXHAUSTED)
+    first = await api.stores.outbox.get(sent["delivery_id"])
+    await api("POST", f"/{created['id']}/deliveries/{sent['delivery_id']}/redeliver")
+    [message] = await api.messages(created["id"])
+    assert first is not None
+    assert (message.event_id, message.body) == (first.message.event_id, first.message.body)
 
 
 async def test_delivery_of_another_webhook_is_not_found(api: Api) -> None:
@@ -934,6 +981,38 @@ async def test_every_change_leaves_a_line_without_secrets(api: Api) -> None:
     assert rotated["secret"] not in text
 
 
+async def test_every_change_is_audited_with_who_made_it_and_without_secrets(api: Api) -> None:
+    created = await api.create(headers={"Authorization": "Bearer tell-nobody"})
+    path = f"/{created['id']}"
+    await api("PATCH", path, {"url": URL + "?token=tell-nobody", "max_retries": 1})
+    rotated = document(await api("POST", f"{path}/rotate", {"overlap_seconds": 60}))
+    sent = document(await api("POST", f"{path}/test"))
+    await api("DELETE", path)
+    entries, _ = await api.stores.audit.list(AuditQuery(webhook_id=created["id"]))
+    assert [entry.action for entry in entries] == [
+        "delivery.cancelled",
+        "webhook.deleted",
+        "webhook.tested",
+        "webhook.secret_rotated",
+        "webhook.changed",
+        "webhook.created",
+    ]
+    changes = [entry for entry in entries if entry.action.startswith("webhook.")]
+    for entry in changes:
+        assert (entry.actor, entry.details["owner"]) == ("key:key-of-alice", "alice")
+        assert (entry.details["request_id"], entry.details["host"]) == (
+            "req-1",
+            "receiver.example",
+        )
+    assert changes[1].details["delivery_id"] == sent["delivery_id"]
+    assert changes[2].details["overlap_seconds"] == 60
+    assert changes[3].details["fields"] == ["max_retries", "url"]
+    text = str(entries)
+    assert "tell-nobody" not in text
+    assert created["secret"] not in text
+    assert rotated["secret"] not in text
+
+
 async def test_reads_and_refusals_leave_no_audit_line(api: Api) -> None:
     created = await api.create()
     with capture_logs() as lines:
@@ -941,6 +1020,8 @@ async def test_reads_and_refusals_leave_no_audit_line(api: Api) -> None:
         await api("GET", f"/{created['id']}/logs")
         await api.refused(UnprocessableContent, "PATCH", f"/{created['id']}", {"x": 1})
     assert lines == []
+    entries, _ = await api.stores.audit.list(AuditQuery())
+    assert [entry.action for entry in entries] == ["webhook.created"]
 
 
 async def test_change_stands_when_its_copy_cannot_be_made(

@@ -16,7 +16,7 @@ from gateway.store.sqlite.migration import migrate
 from gateway.store.sqlite.query import load_queries
 
 FOLDER = Path(gateway.store.sqlite.__file__).parent
-FILES = ("job", "outbox", "webhook")
+FILES = ("audit", "job", "outbox", "webhook")
 QUERIES = {(file, name): sql for file in FILES for name, sql in load_queries(file).items()}
 # Each must look at every job, or at everything that has not ended.
 WHOLE = {("job", "count_by_state"), ("job", "void_leases"), ("outbox", "backlog")}
