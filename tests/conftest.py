@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from tests.support.valkey import Valkey
+from tests.support.valkey import Valkey, ValkeyCluster
 
 
 @pytest.fixture(scope="session")
@@ -27,6 +27,20 @@ def valkey(valkey_process: Valkey) -> Valkey:
     finally:
         client.close()
     return valkey_process
+
+
+@pytest.fixture(scope="session")
+def valkey_cluster_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyCluster]:
+    """The run's one cluster. Ask for `valkey_cluster`, which is empty."""
+    with ValkeyCluster(tmp_path_factory.mktemp("cluster")) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def valkey_cluster(valkey_cluster_process: ValkeyCluster) -> ValkeyCluster:
+    """Three running nodes without keys or scripts; a test that kills one starts its own."""
+    valkey_cluster_process.clear()
+    return valkey_cluster_process
 
 
 @pytest.fixture(autouse=True)

@@ -43,12 +43,15 @@ def build_health(  # noqa: PLR0913 - collaborators, each by its name
     convex: Check = health_check.absent()
     if (sink := behind.convex_sink) is not None:
         convex = health_check.reports(lambda: sink.last_error)
+    redis: Check = health_check.absent()
+    if stores.redis is not None:
+        redis = health_check.reads(stores.redis.ping)
     delivery = health_check.Delivery("webhook", stores.outbox.backlog, metrics, now)
     components = [
         Component("upstream", health_check.answers(ask_upstream)),
         Component("sqlite", health_check.reads(stores.jobs.count_by_state), critical=True),
         Component("convex", convex),
-        Component("redis", health_check.absent()),
+        Component("redis", redis),
         Component("memory", health_check.memory(settings.health.max_memory)),
         Component("cpu", health_check.cpu()),
         Component("event_loop", lag.check),

@@ -7,6 +7,7 @@ from gateway.settings.policy import PolicySet
 from gateway.store.base import AuditLog, JobStore, Outbox, ResponseStore, WebhookStore, WindowStore
 from gateway.store.memory.response import MemoryResponseStore
 from gateway.store.memory.window import MemoryWindowStore
+from gateway.store.redis.client import RedisClient
 from gateway.store.sqlite.audit import SqliteAuditLog
 from gateway.store.sqlite.database import Database
 from gateway.store.sqlite.job import SqliteJobStore
@@ -15,7 +16,10 @@ from gateway.store.sqlite.webhook import SqliteWebhookStore
 
 
 class Stores:
-    """Every store of one process; `local_windows` take over while `windows` are away."""
+    """Every store of one process; `local_windows` take over while `windows` are away.
+
+    `redis` is the client of the stores that many replicas share; None without the section.
+    """
 
     jobs: JobStore
     outbox: Outbox
@@ -26,6 +30,7 @@ class Stores:
     responses: ResponseStore
 
     def __init__(self, settings: Settings, policies: PolicySet) -> None:
+        self.redis = RedisClient(settings.redis) if settings.redis is not None else None
         self._database = Database(settings.store.sqlite.path)
         self.jobs = SqliteJobStore(self._database)
         self.outbox = SqliteOutbox(self._database)
@@ -43,3 +48,5 @@ class Stores:
     async def close(self) -> None:
         """Close them all; what was committed stays."""
         await self._database.close()
+        if self.redis is not None:
+            await self.redis.close()

@@ -13,6 +13,7 @@ from jmespath.exceptions import JMESPathError
 from gateway.core.contract import FIELDS
 from gateway.core.job import State
 from gateway.core.signature import secret_key
+from gateway.settings.check_redis import redis
 from gateway.settings.model import CreateRoute, JobContract, JobRoute, Settings, Upstream
 from gateway.settings.problem import Problem, nearest
 from gateway.settings.yaml import Location
@@ -36,6 +37,7 @@ def check(settings: Settings, *, whole: bool = True) -> Iterator[Problem]:
     yield from _jobs(settings.jobs, whole=whole)
     yield from _webhooks(settings)
     yield from _convex(settings)
+    yield from redis(settings)
     for name, dependency in settings.health.dependencies.items():
         yield from url(dependency.url, ("health", "dependencies", name, "url"))
 

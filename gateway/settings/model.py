@@ -188,6 +188,21 @@ class Sqlite(Model):
     path: str = "var/gateway.db"
 
 
+class Redis(Model):
+    """A Redis or Valkey server, or a Cluster, that many replicas share.
+
+    `url` is `redis://user:password@host:6379/0`, or `rediss://` over TLS.
+    """
+
+    url: SecretStr
+    cluster: bool = False
+    nodes: tuple[str, ...] = ()
+    namespace: str = "gw"
+    ca_file: str | None = None
+    timeout: PositiveSeconds = 2.0
+    connect_timeout: PositiveSeconds = 1.0
+
+
 class Store(Model):
     """Where jobs, webhooks and the outbox live."""
 
@@ -292,6 +307,7 @@ class Settings(Model):
     upstream: Upstream = Upstream()
     jobs: JobContract = JobContract()
     store: Store = Store()
+    redis: Redis | None = None
     webhooks: Webhooks = Webhooks()
     convex: Convex = Convex()
     policies: Policies = Policies()

@@ -1,4 +1,4 @@
-"""A real Redis-protocol server as a child process: no root, no fixed port, and it can be killed."""
+"""Real Redis-protocol servers as child processes: no root, no fixed port, killable."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import signal
 import socket
 import subprocess
 import time
+from contextlib import closing
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import redis
 from redis.backoff import NoBackoff
@@ -18,6 +19,7 @@ from redis.retry import Retry
 READY_SECONDS = 15.0
 STOP_SECONDS = 15.0
 POLL_SECONDS = 0.01
+SLOTS = 16_384
 
 
 class ValkeyStartError(RuntimeError):
@@ -50,9 +52,11 @@ class Valkey:
     The port is chosen at the first start and kept over restarts, as a real server's is.
     """
 
-    def __init__(self, directory: Path, *, append_only: bool = False) -> None:
+    def __init__(self, directory: Path, *, append_only: bool = False, **options: str) -> None:
+        """`options` are directives of its configuration, with `_` for `-`."""
         self._directory = directory
         self._append_only = append_only
+        self._options = {name.replace("_", "-"): value for name, value in options.items()}
         self._process: subprocess.Popen[bytes] | None = None
         self.port = 0
 
@@ -70,6 +74,11 @@ class Valkey:
         """A blocking client; the caller closes it. Never retries, so an outage shows at once."""
         never = Retry(NoBackoff(), retries=0)
         return redis.Redis(host="127.0.0.1", port=self.port, socket_timeout=5, retry=never)
+
+    def execute(self, *command: str | int) -> Any:
+        """The reply to one command, on a connection of its own."""
+        with closing(self.client()) as client:
+            return client.execute_command(*command)  # type: ignore[no-untyped-call]  # redis's own
 
     def start(self) -> None:
         """Start, and return once PING is answered. Raises ValkeyStartError."""
@@ -100,6 +109,14 @@ class Valkey:
         self.stop()
         self.start()
 
+    def pause(self) -> None:
+        """Keep the connections, and answer nothing, until `resume`."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Go on after a `pause`."""
+        self._signal(signal.SIGCONT)
+
     def __enter__(self) -> Self:
         self.start()
         return self
@@ -116,6 +133,7 @@ class Valkey:
             "save": "",
             "appendonly": "yes" if self._append_only else "no",
             "appendfsync": "always",
+            **self._options,
         }
         pairs = [part for name, value in setting.items() for part in (f"--{name}", value)]
         return [str(find_server()), *pairs]
@@ -140,16 +158,107 @@ class Valkey:
         finally:
             client.close()
 
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process is None:
+            raise ValkeyStartError("the server does not run")
+        self._process.send_signal(number)
+
     def _end(self, number: signal.Signals) -> None:
         process, self._process = self._process, None
         if process is None:
             return
+        process.send_signal(signal.SIGCONT)  # one that is paused meets no SIGTERM
         process.send_signal(number)
         try:
             process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+class ValkeyCluster:
+    """Three primaries that share the slots; a node that is killed comes back with its slots."""
+
+    def __init__(self, directory: Path, *, append_only: bool = False) -> None:
+        self.nodes = [
+            Valkey(
+                directory / str(number),
+                append_only=append_only,
+                cluster_enabled="yes",
+                cluster_node_timeout="2000",
+            )
+            for number in range(3)
+        ]
+
+    @property
+    def url(self) -> str:
+        """The first node; it tells of the others."""
+        return self.nodes[0].url
+
+    def start(self) -> None:
+        """Start the nodes, and return once each takes commands. Raises ValkeyStartError."""
+        is_new = not self.nodes[0].port
+        for node in self.nodes:
+            node.port = node.port or _free_cluster_port()
+            node.start()
+        if is_new:
+            self._join()
+        self.wait_until_ok()
+
+    def stop(self) -> None:
+        """End every node in order."""
+        for node in self.nodes:
+            node.stop()
+
+    def clear(self) -> None:
+        """Remove every key and script."""
+        for node in self.nodes:
+            node.execute("FLUSHALL")
+            node.execute("SCRIPT FLUSH")
+
+    def wait_until_ok(self) -> None:
+        """Return once every node knows that all slots are served. Raises ValkeyStartError."""
+        deadline = time.monotonic() + READY_SECONDS
+        for node in self.nodes:
+            while node.execute("CLUSTER INFO")["cluster_state"] != "ok":
+                if time.monotonic() > deadline:
+                    raise ValkeyStartError(f"no cluster within {READY_SECONDS} s:\n{node.log}")
+                time.sleep(POLL_SECONDS)
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _join(self) -> None:
+        """What `valkey-cli --cluster create` does, without it."""
+        share = SLOTS // len(self.nodes) + 1
+        for number, node in enumerate(self.nodes):
+            first, last = number * share, min((number + 1) * share, SLOTS) - 1
+            node.execute("CLUSTER ADDSLOTSRANGE", first, last)
+            node.execute("CLUSTER SET-CONFIG-EPOCH", number + 1)
+            for other in self.nodes[:number]:
+                node.execute("CLUSTER MEET", "127.0.0.1", other.port)
+
+
+def _free_cluster_port() -> int:
+    """A port whose bus port, 10,000 above, is free too."""
+    while True:
+        port = _free_port()
+        if port + 10_000 > 65_535:
+            continue
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port + 10_000))
+            except OSError:
+                continue
+            return port
 
 
 def _free_port() -> int:

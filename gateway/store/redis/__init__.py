@@ -1,0 +1,1 @@
+"""Redis as the store of many replicas: one client, and the stores built on its scripts."""
