@@ -67,10 +67,12 @@ class Front:
             max_body=settings.server.max_body,
             now=now,
         )
+        self.policies = policies
+        self.keys = KeySource(stores.keys, metrics, now)
         self.cache = ResponseCache(policies.cache, stores.responses, self._state_of, metrics, now)
         parts = Parts(
             windows=SharedWindows(stores.windows, stores.local_windows, metrics, now),
-            keys=KeySource(),
+            keys=self.keys,
             boundary=ProblemBoundary(),
             admission=Admission(
                 settings.jobs.admission.max_concurrent,

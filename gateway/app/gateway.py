@@ -11,8 +11,9 @@ from aiohttp import web
 from gateway.app.behind import Behind
 from gateway.app.front import Front
 from gateway.app.health import build_health
+from gateway.app.keys import key_api
 from gateway.app.store import Stores
-from gateway.app.upkeep import Tasks, gauge_outbox, prune
+from gateway.app.upkeep import Tasks, flush_keys, gauge_outbox, prune
 from gateway.core.job import JobChange
 from gateway.core.message import Request, Response
 from gateway.settings.contract import compile_contract
@@ -87,6 +88,7 @@ class Gateway:
         push = self._stack.push_async_callback
         push(self.stores.close)
         await self.stores.open()
+        await self.front.keys.refresh_quietly()
         push(self.client.close)
         await self.client.open()
         push(self._stop_behind)
@@ -120,6 +122,8 @@ class Gateway:
             self.health.run(),
             gauge_outbox(outbox, self.behind.sink_names, self.metrics, self._now),
             prune(outbox, stores.webhooks, stores.audit, self.settings.webhooks, self._now),
+            self.front.keys.follow(),
+            flush_keys(self.front.keys),
         ):
             self._tasks.spawn(work)
 
@@ -134,6 +138,7 @@ class Gateway:
             drain=self.draining.set,
             problem=problem,
             about={"title": self.settings.api_title, "version": self.settings.api_version},
+            resources=key_api(self.stores.keys, self.front, self._now).routes(),
         )
         runner = web.AppRunner(admin.application(), access_log=None)
         self._stack.push_async_callback(runner.cleanup)

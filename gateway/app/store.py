@@ -5,12 +5,14 @@ from __future__ import annotations
 from gateway.settings.model import Settings
 from gateway.settings.policy import PolicySet
 from gateway.store.base import AuditLog, JobStore, Outbox, ResponseStore, WebhookStore, WindowStore
+from gateway.store.key import KeyStore
 from gateway.store.memory.response import MemoryResponseStore
 from gateway.store.memory.window import MemoryWindowStore
 from gateway.store.redis.client import RedisClient
 from gateway.store.sqlite.audit import SqliteAuditLog
 from gateway.store.sqlite.database import Database
 from gateway.store.sqlite.job import SqliteJobStore
+from gateway.store.sqlite.key import SqliteKeyStore
 from gateway.store.sqlite.outbox import SqliteOutbox
 from gateway.store.sqlite.webhook import SqliteWebhookStore
 
@@ -25,6 +27,7 @@ class Stores:
     outbox: Outbox
     webhooks: WebhookStore
     audit: AuditLog
+    keys: KeyStore
     windows: WindowStore
     local_windows: WindowStore
     responses: ResponseStore
@@ -36,6 +39,7 @@ class Stores:
         self.outbox = SqliteOutbox(self._database)
         self.webhooks = SqliteWebhookStore(self._database)
         self.audit = SqliteAuditLog(self._database)
+        self.keys = SqliteKeyStore(self._database)
         self.windows = self.local_windows = MemoryWindowStore()
         self.responses = MemoryResponseStore(policies.cache.max_bytes)
 

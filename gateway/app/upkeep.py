@@ -10,6 +10,7 @@ from typing import Any
 
 from gateway.core.error import GatewayError
 from gateway.core.outbox import Backlog
+from gateway.policy.key_source import KeySource
 from gateway.settings.model import Webhooks
 from gateway.store.base import AuditLog, Outbox, WebhookStore
 from gateway.telemetry.log import get_logger
@@ -17,6 +18,7 @@ from gateway.telemetry.metric import Metrics
 
 _GAUGE_SECONDS = 5.0
 _PRUNE_SECONDS = 3600.0
+_FLUSH_SECONDS = 30.0
 
 
 class Tasks:
@@ -57,6 +59,22 @@ async def gauge_outbox(
                 metrics.outbox_depth.labels(name).set(line.waiting + line.in_flight)
                 metrics.outbox_oldest_seconds.labels(name).set(max(0.0, age))
         await asyncio.sleep(_GAUGE_SECONDS)
+
+
+async def flush_keys(keys: KeySource) -> None:
+    """Write down now and then, and at the end, when keys were last used.
+
+    The keys are looked at too: a change that could not be taken up when it was made is now.
+    """
+    try:
+        while True:
+            await asyncio.sleep(_FLUSH_SECONDS)
+            await keys.refresh_quietly()
+            with suppress(GatewayError):  # kept for the next turn; health shows the store
+                await keys.flush()
+    finally:
+        with suppress(GatewayError):
+            await keys.flush()
 
 
 async def prune(

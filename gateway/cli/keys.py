@@ -1,70 +1,187 @@
-"""`gateway keys`: API keys."""
+"""`gateway keys`: API keys, in a policy file, in the store, or through a running gateway."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from gateway.cli.failure import fail
-from gateway.cli.option import Commands
-from gateway.core.error import SettingsError
+from gateway.cli.option import Commands, add_config
+from gateway.core.error import GatewayError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from gateway.cli.key_desk import Document, KeyDesk
 
 DEFAULT_SCOPES = "jobs:read,jobs:write,webhooks"
+_COLUMNS = ("id", "owner", "name", "state", "scopes", "tier", "expires_at", "last_used_at")
 
 
 def add(commands: Commands) -> None:
     """The commands and their options."""
     keys = commands.add_parser("keys", help="API keys")
-    _add_create(keys.add_subparsers(required=True, metavar="COMMAND"))
+    below = keys.add_subparsers(required=True, metavar="COMMAND")
+    _add_create(below)
+    _add_list(below)
+    _add_rotate(below)
+    _add_revoke(below)
 
 
 def _add_create(commands: Commands) -> None:
     create = commands.add_parser("create", help="make a key; it is shown once")
     create.add_argument("--owner", required=True, help="whose jobs and webhooks it sees")
     create.add_argument("--id", help="the key's name in logs; default: a random one")
+    create.add_argument("--name", help="what it is for, in words")
     create.add_argument("--scopes", default=DEFAULT_SCOPES, help="default: %(default)s")
-    create.add_argument("--expires", metavar="TIME", help="such as 2027-01-31T00:00:00Z")
+    create.add_argument("--tier", help="of policies/rate_limits.yaml")
     create.add_argument(
+        "--networks", action="append", metavar="CIDR", help="works from there alone; repeatable"
+    )
+    create.add_argument("--expires", metavar="TIME", help="such as 2027-01-31T00:00:00Z")
+    where = create.add_mutually_exclusive_group()
+    where.add_argument(
         "--write", type=Path, metavar="FILE", help="add its entry there: policies/auth.yaml"
     )
-    create.set_defaults(run=_create_key)
+    where.add_argument("--store", action="store_true", help="keep it in the store")
+    _add_admin(where)
+    add_config(create)
+    create.set_defaults(run=_create)
 
 
-def _create_key(arguments: argparse.Namespace) -> int:
-    import secrets
+def _add_list(commands: Commands) -> None:
+    listing = commands.add_parser("list", help="show the keys of a store or a gateway")
+    listing.add_argument("--owner", help="only this one's")
+    listing.add_argument("--json", action="store_true", help="as JSON")
+    _add_admin(listing)
+    add_config(listing)
+    listing.set_defaults(run=_list)
 
-    from gateway.core.credential import format_key, hash_key
-    from gateway.settings.append import append_entry, formatted
-    from gateway.settings.check_policy import check_auth
-    from gateway.settings.policy import AuthPolicy, KeyEntry
 
-    key = format_key(secrets.token_bytes(32))
-    scopes = tuple(scope.strip() for scope in arguments.scopes.split(",") if scope.strip())
-    entry: dict[str, str | tuple[str, ...]] = {
-        "id": arguments.id or f"key_{secrets.token_hex(6)}",
-        "owner": arguments.owner,
-        "hash": f"sha256:{hash_key(key)}",
-        "scopes": scopes,
-    }
-    if arguments.expires:
-        entry["expires"] = arguments.expires
-    policy = AuthPolicy(entries=(KeyEntry.model_validate(entry),))
-    if problems := [f"--{location[2]}: {message}" for location, message in check_auth(policy)]:
-        return fail(*problems)
-    if arguments.write:
-        _refuse_known_id(arguments.write, str(entry["id"]))
-        append_entry(arguments.write, "entries", entry)
-    print(f"The key, shown this once:\n\n  {key}\n")
-    print(f"Its entry is in {arguments.write}:" if arguments.write else "Add under entries:")
-    print(f"\n{formatted(entry, 2)}", end="")
+def _add_rotate(commands: Commands) -> None:
+    rotate = commands.add_parser("rotate", help="make a successor; the key lives on for an overlap")
+    rotate.add_argument("key_id", metavar="ID")
+    rotate.add_argument("--id", help="the successor's; default: a random one")
+    rotate.add_argument("--overlap", default="24h", help="how long both work; default: %(default)s")
+    rotate.add_argument("--expires", metavar="TIME", help="when the successor ends")
+    where = rotate.add_mutually_exclusive_group()
+    where.add_argument("--write", type=Path, metavar="FILE", help="the policy file that has it")
+    _add_admin(where)
+    add_config(rotate)
+    rotate.set_defaults(run=_rotate)
+
+
+def _add_revoke(commands: Commands) -> None:
+    revoke = commands.add_parser("revoke", help="end a key of the store at once")
+    revoke.add_argument("key_id", metavar="ID")
+    _add_admin(revoke)
+    add_config(revoke)
+    revoke.set_defaults(run=_revoke)
+
+
+def _add_admin(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--admin",
+        metavar="URL",
+        help="through the gateway whose admin listener is there; its key is in GATEWAY_ADMIN_KEY",
+    )
+
+
+def _create(arguments: argparse.Namespace) -> int:
+    if not arguments.store and arguments.admin is None:
+        from gateway.cli.key_file import create
+
+        return create(arguments)
+    document = _given(
+        owner=arguments.owner,
+        id=arguments.id,
+        name=arguments.name,
+        scopes=[scope.strip() for scope in arguments.scopes.split(",") if scope.strip()],
+        tier=arguments.tier,
+        networks=arguments.networks,
+        expires_at=arguments.expires,
+    )
+    return _at_desk(arguments, lambda desk: desk.create(document), _show_created)
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    def show(keys: Sequence[Document]) -> None:
+        if arguments.json:
+            import json
+
+            print(json.dumps(keys, indent=2))
+            return
+        rows = [[name.removesuffix("_at") for name in _COLUMNS]]
+        rows += [[_cell(key[name]) for name in _COLUMNS] for key in keys]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        for row in rows:
+            cells = (f"{cell:{width}}" for cell, width in zip(row, widths, strict=True))
+            print("  ".join(cells).rstrip())
+
+    return _at_desk(arguments, lambda desk: desk.list(arguments.owner), show)
+
+
+def _rotate(arguments: argparse.Namespace) -> int:
+    if arguments.write is not None:
+        from gateway.cli.key_file import rotate
+
+        return rotate(arguments)
+    document = _given(id=arguments.id, overlap=arguments.overlap, expires_at=arguments.expires)
+
+    def show(issued: Document) -> None:
+        _show_created(issued)
+        before = issued["predecessor"]
+        print(f"{before['id']} works until {before['expires_at']}.")
+
+    return _at_desk(arguments, lambda desk: desk.rotate(arguments.key_id, document), show)
+
+
+def _revoke(arguments: argparse.Namespace) -> int:
+    def show(_: None) -> None:
+        print(f"{arguments.key_id} is revoked.")
+
+    return _at_desk(arguments, lambda desk: desk.revoke(arguments.key_id), show)
+
+
+def _show_created(issued: Document) -> None:
+    print(f"The key, shown this once:\n\n  {issued['key']}\n")
+    print(f"It is {issued['id']}, of {issued['owner']}, for {', '.join(issued['scopes'])}.")
+
+
+def _at_desk(
+    arguments: argparse.Namespace,
+    work: Callable[[KeyDesk], Awaitable[Any]],
+    show: Callable[[Any], None],
+) -> int:
+    import asyncio
+    import sys
+
+    from gateway.cli.key_desk import open_desk
+    from gateway.settings.model import Log
+    from gateway.telemetry.log import configure
+
+    configure(Log(level="warning"), sys.stderr)
+
+    async def done() -> Any:
+        async with open_desk(arguments.admin, arguments.config) as desk:
+            return await work(desk)
+
+    try:
+        found = asyncio.run(done())
+    except GatewayError as error:
+        errors = error.extra.get("errors", [])
+        said = [f"{each['pointer'].removeprefix('#/')}: {each['detail']}" for each in errors]
+        return fail(*(said or [error.detail]))
+    show(found)
     return 0
 
 
-def _refuse_known_id(path: Path, key_id: str) -> None:
-    from gateway.settings import yaml
+def _given(**members: Any) -> dict[str, Any]:
+    return {name: value for name, value in members.items() if value is not None}
 
-    entries = (yaml.load(path).value.get("entries") or []) if path.exists() else []
-    if isinstance(entries, list) and any(
-        isinstance(entry, dict) and entry.get("id") == key_id for entry in entries
-    ):
-        raise SettingsError([f"{path}: has a key with the id {key_id!r} already"])
+
+def _cell(value: Any) -> str:
+    if isinstance(value, list):
+        return ",".join(value)
+    return "-" if value in (None, "") else str(value)

@@ -15,7 +15,6 @@ from gateway.core.credential import (
     Principal,
     find_key,
     holds_key,
-    index_keys,
 )
 from gateway.core.error import Forbidden, GatewayError, InvalidRequest, Unauthorized
 from gateway.core.header import connection_options
@@ -49,7 +48,8 @@ class Auth:
     A bearer token is taken for a key only when it begins like one of ours: any other
     `Authorization` is the upstream's business and passes untouched. `OPTIONS` needs no key. A key
     that `Connection` declares to be for one hop counts as absent, and one in the URL is refused:
-    URLs end in logs. Switched off, it still knows and removes keys, but asks for none.
+    URLs end in logs. Switched off, it still knows and removes keys, but asks for none. Of `keys`,
+    those listed now are its own as long as it lives.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Auth:
         self._enabled = policy.enabled
         self._enforced = policy.enabled and policy.mode == "enforce"
         stored = keys.by_hash if "store" in policy.keys.source else {}
-        listed = index_keys(keys_of(policy)) if "file" in policy.keys.source else {}
+        listed = keys.listed if "file" in policy.keys.source else {}
         self._sources: tuple[Mapping[str, Key], ...] = (listed, stored)
         self._used = keys.used
         self._header = policy.keys.header

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from gateway.core.credential import index_keys
 from gateway.core.message import Handler
 from gateway.policy.access_log import AccessLog
-from gateway.policy.auth import Auth
+from gateway.policy.auth import Auth, keys_of
 from gateway.policy.base import Policy
 from gateway.policy.chain import compose
 from gateway.policy.key_source import KeySource
@@ -45,6 +46,7 @@ def build(policies: PolicySet, parts: Parts, terminal: Handler) -> Handler:
     name is not ASCII.
     """
     metrics, now = parts.metrics, parts.now
+    parts.keys.listed = index_keys(keys_of(policies.auth))
 
     def limit(stage: Stage) -> RateLimit:
         return RateLimit(policies.rate_limits, stage, parts.windows, metrics, now)

@@ -83,14 +83,18 @@ def _entries(auth: AuthPolicy) -> Iterator[Problem]:
 def _scopes(auth: AuthPolicy) -> Iterator[Problem]:
     """A scope that nobody grants or that nothing asks for is a misspelt one."""
     granted = {scope for entry in auth.entries for scope in entry.scopes}
-    required = {scope for scopes in auth.scopes.values() for scope in scopes}
     for index, entry in enumerate(auth.entries):
         for position, scope in enumerate(entry.scopes):
             location = ("entries", index, "scopes", position)
-            yield from _scope(scope, {*SCOPES, *required}, location)
+            yield from _scope(scope, known_scopes(auth), location)
     for name, scopes in auth.scopes.items():
         for position, scope in enumerate(scopes):
             yield from _scope(scope, {*SCOPES, *granted}, ("scopes", name, position))
+
+
+def known_scopes(auth: AuthPolicy) -> frozenset[str]:
+    """Every scope that a key may be given: the gateway's own, and those that routes ask for."""
+    return frozenset({*SCOPES, *(scope for scopes in auth.scopes.values() for scope in scopes)})
 
 
 def _scope(name: str, known: Collection[str], location: Location) -> Iterator[Problem]:

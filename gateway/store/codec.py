@@ -1,4 +1,4 @@
-"""How stores write things down: jobs and webhooks as JSON documents, page positions as cursors.
+"""How stores write things down: jobs, webhooks, keys as JSON documents, page positions as cursors.
 
 A field that a document lacks takes its default, one that is not known any more is left out: files
 outlive the release that wrote them.
@@ -13,11 +13,13 @@ from typing import Any
 
 import orjson
 
+from gateway.core.credential import Key
 from gateway.core.error import InvalidRequest
 from gateway.core.job import Job, State
 from gateway.core.webhook import Webhook, WebhookStatus
 
 _JOB_FIELDS = frozenset(field.name for field in fields(Job))
+_KEY_FIELDS = frozenset(field.name for field in fields(Key) if field.init)
 _WEBHOOK_FIELDS = frozenset(field.name for field in fields(Webhook))
 
 
@@ -49,6 +51,20 @@ def webhook_from_document(document: bytes) -> Webhook:
     if "status" in values:
         values["status"] = WebhookStatus(values["status"])
     return Webhook(**values)
+
+
+def key_document(key: Key) -> bytes:
+    """Every field of the key as JSON; of the key itself only the hash."""
+    values = {name: getattr(key, name) for name in _KEY_FIELDS}
+    return orjson.dumps(values | {"scopes": sorted(key.scopes)})
+
+
+def key_from_document(document: bytes, **changed: Any) -> Key:
+    """The key that `key_document` wrote, with what has `changed` since."""
+    values = _known(document, _KEY_FIELDS) | changed
+    values["scopes"] = frozenset(values["scopes"])
+    values["networks"] = tuple(values.get("networks", ()))
+    return Key(**values)
 
 
 def encode_cursor(at: float, identifier: str) -> str:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 from aiohttp import web
 from multidict import CIMultiDict
 
-from gateway.core.error import GatewayError, MethodNotAllowed, NotFound
+from gateway.core.error import ContentTooLarge, GatewayError, MethodNotAllowed, NotFound
 from gateway.core.message import NoBody, Request, Response
 from gateway.core.route import OTHER, Match
 from gateway.telemetry.metric import Metrics
-from gateway.web.document import json_response
+from gateway.web.document import MAX_BODY_BYTES, json_response
 from gateway.web.health import Health, health_response
 
 Problem = Callable[[GatewayError, Request], Response]
@@ -23,7 +23,8 @@ class Admin:
 
     `not_ready` says why traffic should stay away (`starting`, `draining`), or None; `drain` begins
     draining and may be called again. `metrics` None means that they are switched off. `problem`
-    renders an error (RFC 9457). `about` names the API in the full health.
+    renders an error (RFC 9457). `about` names the API in the full health. `resources` are further
+    routes, which ask for keys themselves.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class Admin:
         drain: Callable[[], None],
         problem: Problem,
         about: Mapping[str, str],
+        resources: Iterable[web.RouteDef] = (),
     ) -> None:
         self._health = health
         self._metrics = metrics
@@ -42,15 +44,17 @@ class Admin:
         self._drain = drain
         self._problem = problem
         self._about = dict(about)
+        self._resources = tuple(resources)
 
     def application(self) -> web.Application:
         """The aiohttp application of the admin listener."""
-        app = web.Application(middlewares=[self._boundary], client_max_size=1024)
+        app = web.Application(middlewares=[self._boundary], client_max_size=MAX_BODY_BYTES)
         app.router.add_get("/health", self._full)
         app.router.add_get("/health/live", self._live)
         app.router.add_get("/health/ready", self._ready)
         app.router.add_get("/metrics", self._exposition)
         app.router.add_post("/drain", self._begin_drain)
+        app.add_routes(self._resources)
         app.on_response_prepare.append(_harden)
         return app
 
@@ -92,6 +96,9 @@ class Admin:
             allowed = ", ".join(sorted(error.allowed_methods))
             detail = f"{request.path} takes {allowed}."
             return self._refused(MethodNotAllowed(detail, headers={"Allow": allowed}), request)
+        except web.HTTPRequestEntityTooLarge:
+            too_large = ContentTooLarge(f"The body exceeds {MAX_BODY_BYTES} bytes.")
+            return self._refused(too_large, request)
         except web.HTTPNotFound:
             return self._refused(NotFound("The admin listener has nothing here."), request)
 

@@ -9,10 +9,12 @@ from typing import Any
 import orjson
 from multidict import CIMultiDict
 
+from gateway.core.credential import Key
 from gateway.core.error import StoreUnavailable
 from gateway.core.freshness import StoredResponse
 from gateway.core.message import BodyStream, Request, Response
 from gateway.core.window import Hit, WindowState
+from gateway.store.key import KeyChanges, KeyRecord
 from gateway.telemetry.metric import Metrics
 
 Headers = Mapping[str, str] | Sequence[tuple[str, str]]
@@ -101,6 +103,38 @@ class AbsentStore:
 
     async def expire(self, tag: str, now: float) -> int:
         raise StoreUnavailable("away")
+
+
+class NoKeys:
+    """A store of keys that has none and takes none."""
+
+    async def add(self, key: Key) -> bool:
+        return False
+
+    async def rotate(self, key_id: str, successor: Key, ends_at: float, now: float) -> bool:
+        return False
+
+    async def revoke(self, key_id: str, now: float) -> bool:
+        return False
+
+    async def get(self, key_id: str) -> KeyRecord | None:
+        return None
+
+    async def list(
+        self, owner: str | None, cursor: str | None, limit: int
+    ) -> tuple[Sequence[KeyRecord], str | None]:
+        return (), None
+
+    async def changes(self, after: int) -> KeyChanges:
+        return KeyChanges(0, ())
+
+    async def note_used(self, used: Mapping[str, float]) -> None:
+        """Nobody asks for it."""
+
+    async def watch(self) -> AsyncGenerator[None, None]:
+        never: tuple[None, ...] = ()
+        for change in never:
+            yield change
 
 
 def sample(metrics: Metrics, name: str, **labels: Any) -> float:

@@ -8,7 +8,15 @@ the time a claim holds, its fence the number that makes an older claim void.
 from gateway.store.sqlite.audit import SqliteAuditLog
 from gateway.store.sqlite.database import Database
 from gateway.store.sqlite.job import SqliteJobStore
+from gateway.store.sqlite.key import SqliteKeyStore
 from gateway.store.sqlite.outbox import SqliteOutbox
 from gateway.store.sqlite.webhook import SqliteWebhookStore
 
-__all__ = ["Database", "SqliteAuditLog", "SqliteJobStore", "SqliteOutbox", "SqliteWebhookStore"]
+__all__ = [
+    "Database",
+    "SqliteAuditLog",
+    "SqliteJobStore",
+    "SqliteKeyStore",
+    "SqliteOutbox",
+    "SqliteWebhookStore",
+]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import structlog
 
-from gateway.core.credential import Key, Principal, format_key, hash_key
+from gateway.core.credential import Key, Principal, format_key, hash_key, index_keys
 from gateway.core.error import Forbidden, GatewayError, InvalidRequest, Unauthorized
 from gateway.core.message import Request
 from gateway.core.route import Match, Route
@@ -16,7 +16,7 @@ from gateway.policy.key_source import KeySource
 from gateway.settings.policy import AuthPolicy
 from gateway.telemetry.metric import Metrics
 from tests.support.fakes import FakeClock, make_request
-from tests.support.policy import Headers, Terminal, sample
+from tests.support.policy import Headers, NoKeys, Terminal, sample
 
 KEY = format_key(b"alice's-key-for-the-tests")
 READ_KEY = format_key(b"alice's-key-only-for-reads")
@@ -48,7 +48,7 @@ class Gate:
         self._metrics = metrics
         self._clock = clock
         self.terminal = Terminal()
-        self.keys = KeySource()
+        self.keys = KeySource(NoKeys(), metrics, clock)
 
     async def ask(
         self,
@@ -61,7 +61,8 @@ class Gate:
         **policy: Any,
     ) -> Request:
         settings = AuthPolicy.model_validate({"entries": ENTRIES, **policy})
-        self.auth = auth = Auth(settings, self.keys, self._metrics, self._clock)
+        self.keys.listed = index_keys(keys_of(settings))
+        auth = Auth(settings, self.keys, self._metrics, self._clock)
         match = Match(Route(route, "/jobs"))
         self.request = make_request(method, target, owner=None, headers=headers, match=match)
         self.request.client = client
@@ -421,7 +422,9 @@ def test_what_would_be_decided_is_told_without_counting(
     metrics: Metrics, clock: FakeClock, headers: Headers, policy: Any, said: str
 ) -> None:
     settings = AuthPolicy.model_validate({"entries": ENTRIES, **policy})
-    auth = Auth(settings, KeySource(), metrics, clock)
+    keys = KeySource(NoKeys(), metrics, clock)
+    keys.listed = index_keys(keys_of(settings))
+    auth = Auth(settings, keys, metrics, clock)
     match = Match(Route("job-list", "/jobs"))
     request = make_request("GET", "/jobs", owner=None, headers=headers, match=match)
 

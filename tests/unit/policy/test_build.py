@@ -23,7 +23,7 @@ from gateway.store.memory.window import MemoryWindowStore
 from gateway.telemetry.metric import Metrics
 from gateway.web.problem import ProblemBoundary
 from tests.support.fakes import FakeClock, document, make_request
-from tests.support.policy import Headers, Terminal, answer
+from tests.support.policy import Headers, NoKeys, Terminal, answer
 
 KEY = format_key(b"the-only-key-of-this-chain")
 STATUS = Match(Route("job-status", "/jobs/{job_id}/status"), {"job_id": "j1"})
@@ -70,7 +70,7 @@ def handler(metrics: Metrics, clock: FakeClock, terminal: Terminal, jobs: Jobs) 
     store = MemoryResponseStore(1024**2)
     parts = Parts(
         windows=SharedWindows(windows, windows, metrics, clock),
-        keys=KeySource(),
+        keys=KeySource(NoKeys(), metrics, clock),
         boundary=ProblemBoundary(),
         admission=Admission(1, lambda: jobs.active, lambda: None),
         cache=ResponseCache(CachePolicy(), store, lambda _: State.RUNNING, metrics, clock),
