@@ -79,7 +79,7 @@ class KeyInput:
     def tier(self) -> str | None:
         """The tier of its limits."""
         value = self._document.get("tier")
-        if value is None or value in self._known_tiers:
+        if value is None or (isinstance(value, str) and value in self._known_tiers):
             return value
         known = ", ".join(sorted(self._known_tiers)) or "none"
         self.violations.add(f"is not a tier of the rate limits; known are {known}", "tier")

@@ -7,6 +7,7 @@ from itertools import count
 
 from multidict import CIMultiDict
 
+from gateway.core.credential import holds_key
 from gateway.core.message import Handler, Request, Response
 
 REQUEST_ID = "X-Request-ID"
@@ -17,8 +18,8 @@ _TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]
 class RequestId:
     """Sets `request_id`, `X-Request-ID` both ways, and a `traceparent` that can be relied on.
 
-    An id of the client's is kept if it is well formed and given once; else it is replaced by
-    `prefix`, which is random for each process, and a counter.
+    An id of the client's is kept if it is well formed, no API key, and given once; else it is
+    replaced by `prefix`, which is random for each process, and a counter.
     """
 
     def __init__(self, prefix: str) -> None:
@@ -28,7 +29,7 @@ class RequestId:
     async def __call__(self, request: Request, call_next: Handler) -> Response:
         """The answer, with the request's id."""
         given = request.headers.getall(REQUEST_ID, ())
-        if len(given) == 1 and _WELL_FORMED.fullmatch(given[0]):
+        if len(given) == 1 and _WELL_FORMED.fullmatch(given[0]) and not holds_key(given[0]):
             request_id = given[0]
         else:
             request_id = f"{self._prefix}{next(self._numbers):06x}"

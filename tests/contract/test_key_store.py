@@ -125,9 +125,7 @@ async def test_a_rotation_never_makes_a_key_live_longer(store: KeyStore) -> None
 
 
 @pytest.mark.parametrize("ended", [{"expires_at": NOW}, {"revoked_at": NOW - 1}])
-async def test_a_key_that_has_ended_is_not_rotated(
-    store: KeyStore, ended: dict[str, Any]
-) -> None:
+async def test_a_key_that_has_ended_is_not_rotated(store: KeyStore, ended: dict[str, Any]) -> None:
     await store.add(key(1, **ended))
 
     assert not await store.rotate("key_1", key(2), NOW + 60, NOW)

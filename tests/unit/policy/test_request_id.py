@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from gateway.core.credential import format_key
 from gateway.policy.request_id import RequestId, is_traceparent
 from tests.support.fakes import make_request
 from tests.support.policy import Terminal, answer
@@ -24,7 +25,10 @@ async def test_a_well_formed_id_is_kept(given: str) -> None:
     assert response.headers["X-Request-ID"] == given
 
 
-@pytest.mark.parametrize("given", ["", "short12", "x" * 129, "has space", "a\tbcdefgh", "ünïcödés"])
+@pytest.mark.parametrize(
+    "given",
+    ["", "short12", "x" * 129, "has space", "a\tbcdefgh", "ünïcödés", format_key(bytes(24))],
+)
 async def test_a_malformed_id_is_replaced(given: str) -> None:
     request, terminal = make_request("GET", "/", headers={"X-Request-ID": given}), Terminal()
 
