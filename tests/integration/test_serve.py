@@ -273,3 +273,30 @@ async def test_restart_serves_on_with_what_was_stored(tmp_path: Path) -> None:
 
         assert read.status == 200
         assert read.document == {k: v for k, v in webhook.items() if k != "secret"}
+
+
+async def test_drain_turns_readiness_before_anything_is_stopped(tmp_path: Path) -> None:
+    async with GatewayProcess(tmp_path, "http://127.0.0.1:1") as gateway:
+        said = await run("drain", "--admin-url", gateway.admin)
+
+        assert (said.code, said.out, said.err) == (0, "", "")
+        ready = await gateway.ask_admin("/health/ready")
+        assert (ready.status, ready.document["status"]) == (503, "draining")
+
+
+async def test_drain_says_what_it_could_not_reach() -> None:
+    said = await run("drain", GATEWAY_ADMIN_URL="http://127.0.0.1:1")
+
+    said.check_refusal("http://127.0.0.1:1/drain cannot be asked", "--admin-url")
+
+
+async def test_drain_of_what_is_no_gateway_says_so(unused_tcp_port: int) -> None:
+    server = web.AppRunner(web.Application())
+    await server.setup()
+    await web.TCPSite(server, "127.0.0.1", unused_tcp_port).start()
+    try:
+        said = await run("drain", "--admin-url", f"http://127.0.0.1:{unused_tcp_port}")
+    finally:
+        await server.cleanup()
+
+    said.check_refusal("answered 404", "admin listener")

@@ -1,0 +1,108 @@
+"""The alerts, the dashboard and the runbooks speak of series that exist, and of one another."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+from prometheus_client.metrics_core import Metric
+
+from gateway.telemetry.metric import Metrics
+from tests.docs.markdown import ROOT, anchors
+
+PROMETHEUS = ROOT / "config" / "prometheus"
+RUNBOOKS = ROOT / "docs" / "runbooks.md"
+_SERIES = re.compile(r"\b(?:gateway|process)_[a-z_]+")
+
+promtool = shutil.which("promtool")
+needs_promtool = pytest.mark.skipif(promtool is None, reason="promtool is not installed")
+
+
+def rules() -> list[dict[str, Any]]:
+    document = yaml.safe_load((PROMETHEUS / "alerts.yaml").read_text())
+    return [rule for group in document["groups"] for rule in group["rules"]]
+
+
+def known(metrics: Iterator[Metric]) -> set[str]:
+    names: set[str] = set()
+    for metric in metrics:
+        names |= {metric.name, *(sample.name for sample in metric.samples)}
+        if metric.type == "counter":
+            names.add(f"{metric.name}_total")
+        if metric.type == "histogram":
+            names |= {metric.name + suffix for suffix in ("_bucket", "_count", "_sum")}
+    return names
+
+
+SERIES = known(iter(Metrics().registry.collect()))
+
+
+@pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule["alert"])
+def test_an_alert_has_its_section_in_the_runbooks(rule: dict[str, Any]) -> None:
+    page, _, anchor = rule["annotations"]["runbook_url"].partition("#")
+
+    assert (ROOT / page, anchor) == (RUNBOOKS, rule["alert"].lower())
+    assert anchor in anchors(RUNBOOKS.read_text())
+
+
+@pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule["alert"])
+def test_an_alert_watches_series_that_are_exposed(rule: dict[str, Any]) -> None:
+    assert set(_SERIES.findall(rule["expr"])) - SERIES == set()
+
+
+def test_every_section_of_the_runbooks_is_an_alerts() -> None:
+    sections = anchors(RUNBOOKS.read_text()) - {"runbooks"}
+
+    assert sections == {rule["alert"].lower() for rule in rules()}
+
+
+def test_every_alert_is_seen_to_fire_and_to_be_silent() -> None:
+    document = yaml.safe_load((PROMETHEUS / "alerts_test.yaml").read_text())
+    fires: set[str] = set()
+    silent: set[str] = set()
+    for case in document["tests"]:
+        for check in case["alert_rule_test"]:
+            (fires if check["exp_alerts"] else silent).add(check["alertname"])
+
+    names = {rule["alert"] for rule in rules()}
+    assert (fires, silent) == (names, names)
+
+
+@needs_promtool
+@pytest.mark.parametrize(
+    "command", [("check", "rules", "alerts.yaml"), ("test", "rules", "alerts_test.yaml")]
+)
+def test_prometheus_takes_the_alerts_and_their_tests_pass(command: tuple[str, ...]) -> None:
+    assert promtool is not None
+    done = subprocess.run(
+        [promtool, *command], cwd=PROMETHEUS, capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@needs_promtool
+def test_the_exposition_is_clean() -> None:
+    assert promtool is not None
+    _, exposition = Metrics().render()
+    done = subprocess.run(
+        [promtool, "check", "metrics"], input=exposition, capture_output=True, check=False
+    )
+
+    assert (done.returncode, done.stderr.decode()) == (0, "")
+
+
+def test_the_dashboard_shows_series_that_are_exposed_each_with_what_it_means() -> None:
+    dashboard = json.loads((ROOT / "config" / "grafana" / "dashboard.json").read_text())
+    panels = [panel for panel in dashboard["panels"] if panel["type"] != "row"]
+    queries = " ".join(target["expr"] for panel in panels for target in panel["targets"])
+
+    assert set(_SERIES.findall(queries)) - SERIES == set()
+    assert [panel["title"] for panel in panels if not panel["description"]] == []
+    assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
