@@ -44,6 +44,7 @@ RESPONSE_KEPT_BYTES = 16 * 1024
 RESPONSE_READ_BYTES = 1024 * 1024
 TIMEOUT_MAX_SECONDS = 30.0  # a webhook's own timeout may exceed the setting's, up to this
 PROGRESS_RETRIES = 1
+SUCCESS_PRECISION_SECONDS = 1.0  # of `last_success_at`: not every delivery rewrites its webhook
 GONE_REASON = "The receiver answered 410 Gone."
 
 Publish = Callable[[Webhook, bool], Awaitable[None]]
@@ -176,6 +177,8 @@ class WebhookSink:
         if outcome.final_status is not DeliveryStatus.EXHAUSTED:
             return  # nothing was sent
         now = self._now()
+        if outcome.ok and await self._is_well(message.destination, now):
+            return
         webhook = await self._store.note_outcome(
             message.destination, outcome.ok, now, exhausted=message.status.final
         )
@@ -184,6 +187,13 @@ class WebhookSink:
         reason = GONE_REASON if outcome.gone else dead_reason(webhook, self._disable_rule, now)
         if reason is not None:
             await self._disable(webhook, reason, now)
+
+    async def _is_well(self, webhook_id: str, now: float) -> bool:
+        """True when one more success says nothing new, but for a fraction of a second."""
+        webhook = await self._store.get(webhook_id)
+        if webhook is None or webhook.consecutive_failures or webhook.last_success_at is None:
+            return False
+        return now - webhook.last_success_at < SUCCESS_PRECISION_SECONDS
 
     async def _disable(self, webhook: Webhook, reason: str, now: float) -> None:
         disabled = replace(webhook, status=WebhookStatus.DISABLED, disabled_reason=reason)

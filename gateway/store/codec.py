@@ -42,9 +42,9 @@ def webhook_document(webhook: Webhook) -> bytes:
     return orjson.dumps(webhook)
 
 
-def webhook_from_document(document: bytes) -> Webhook:
-    """The webhook that `webhook_document` wrote."""
-    values = _known(document, _WEBHOOK_FIELDS)
+def webhook_from_document(document: bytes, **newer: Any) -> Webhook:
+    """The webhook that `webhook_document` wrote; fields given here stand over the document's."""
+    values = _known(document, _WEBHOOK_FIELDS) | newer
     for name in ("events", "fields"):
         if values.get(name) is not None:
             values[name] = tuple(values[name])

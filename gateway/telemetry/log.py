@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from functools import lru_cache
 from typing import TextIO
 
 import orjson
@@ -85,6 +86,7 @@ def redact(_logger: object, _method: str, event: EventDict) -> EventDict:
     return {str(name): _cleaned(str(name), value, 0) for name, value in event.items()}
 
 
+@lru_cache(maxsize=1024)  # asked of every field of every line
 def is_secret_name(name: str) -> bool:
     """True for a field that holds a secret: `api_key`, `X-API-Key`, and so on."""
     plain = name.lower().replace("-", "_")
@@ -148,6 +150,13 @@ def _cleaned(name: str, value: object, depth: int) -> object:
         return value
     if is_secret_name(name):
         return REDACTED
+    if isinstance(value, str):
+        return _text(value)
+    return _converted(value, depth)
+
+
+def _converted(value: object, depth: int) -> object:
+    """What is neither text nor plain JSON, as JSON can hold it."""
     if isinstance(value, int):
         return value if -(2**63) <= value < 2**64 else str(value)
     if isinstance(value, bytes | bytearray):
@@ -155,9 +164,7 @@ def _cleaned(name: str, value: object, depth: int) -> object:
     if depth < MAX_DEPTH:
         if isinstance(value, Mapping):
             return {str(key): _cleaned(str(key), item, depth + 1) for key, item in value.items()}
-        if isinstance(value, AbstractSet) or (
-            isinstance(value, Sequence) and not isinstance(value, str)
-        ):
+        if isinstance(value, AbstractSet | Sequence) and not isinstance(value, str):
             return [_cleaned("", item, depth + 1) for item in value]
     # Anything else by its own text: a dataclass hides there the fields it does not show.
     return _text(str(value))

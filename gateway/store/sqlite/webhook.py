@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import TypeVar
 
 from gateway.core.audit import AuditEntry, Change, change_entry
-from gateway.core.webhook import Webhook, WebhookStatus
+from gateway.core.webhook import Webhook
 from gateway.store.base import WebhookQuery
 from gateway.store.codec import (
     decode_cursor,
@@ -23,6 +24,9 @@ from gateway.store.sqlite.query import load_queries
 
 _SQL = load_queries("webhook")
 _PRUNE_STEP = 500
+_KNOWN = 10_000
+
+T = TypeVar("T")
 
 
 class SqliteWebhookStore:
@@ -30,15 +34,28 @@ class SqliteWebhookStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        # The file is this process's alone, so that what was read stays true until it is written.
+        self._known: dict[str, Webhook] = {}
+        self._writes = 0
 
     async def add(self, webhook: Webhook, entry: AuditEntry | None = None) -> bool:
         """Insert; False when the id is there already."""
         return await self._change("insert", _columns(webhook), entry)
 
     async def get(self, webhook_id: str) -> Webhook | None:
-        """One webhook."""
+        """One webhook; each attempt at a delivery asks, so that most come from memory."""
+        if (known := self._known.get(webhook_id)) is not None:
+            return known
+        writes = self._writes
         found = await self._database.fetch(_SQL["get"], {"id": webhook_id})
-        return _webhook(found[0]) if found else None
+        if not found:
+            return None
+        webhook = _webhook(found[0])
+        if writes == self._writes:  # else this may be what a write has just replaced
+            if len(self._known) >= _KNOWN:
+                self._known.clear()
+            self._known[webhook_id] = webhook
+        return webhook
 
     async def replace(
         self, webhook: Webhook, revision: int, entry: AuditEntry | None = None
@@ -97,7 +114,7 @@ class SqliteWebhookStore:
         """Count a failure, or reset the counts; the webhook after that, None when it is gone."""
         name = "note_success" if ok else "note_failure"
         values = {"id": webhook_id, "now": now, "exhausted": exhausted}
-        rows = await self._database.write(partial(_rows, name, values))
+        rows = await self._write(webhook_id, partial(_rows, name, values))
         return _webhook(rows[0]) if rows else None
 
     async def disable(
@@ -114,12 +131,26 @@ class SqliteWebhookStore:
         total = 0
         while deleted := await self._database.write(partial(_prune, values, now)):
             total += deleted
+        self._forget(*self._known)
         return total
 
     async def _change(
         self, name: str, values: Mapping[str, object], entry: AuditEntry | None
     ) -> bool:
-        return await self._database.write(partial(_changed, name, values, entry))
+        return await self._write(str(values["id"]), partial(_changed, name, values, entry))
+
+    async def _write(self, webhook_id: str, operation: Callable[[sqlite3.Connection], T]) -> T:
+        """Write to one webhook. It is forgotten before and after: a read may fall in between."""
+        self._forget(webhook_id)
+        try:
+            return await self._database.write(operation)
+        finally:
+            self._forget(webhook_id)
+
+    def _forget(self, *webhook_ids: str) -> None:
+        self._writes += 1
+        for webhook_id in webhook_ids:
+            self._known.pop(webhook_id, None)
 
 
 def _changed(
@@ -170,9 +201,9 @@ def _columns(webhook: Webhook) -> Mapping[str, object]:
 
 
 def _webhook(row: sqlite3.Row) -> Webhook:
-    return replace(
-        webhook_from_document(row["document"]),
-        status=WebhookStatus(row["status"]),
+    return webhook_from_document(
+        row["document"],
+        status=row["status"],
         disabled_reason=row["disabled_reason"],
         updated_at=row["updated_at"],
         revision=row["revision"],

@@ -335,6 +335,21 @@ async def test_unusable_secret_ends_the_delivery_without_showing_it(receiver: Re
     assert receiver.requests == []
 
 
+async def test_successes_within_a_second_are_noted_once_but_each_after_a_failure() -> None:
+    store, at, message = MemoryWebhooks(make_webhook()), [10.0], make_message(**FIRST)
+    noted = []
+    async with sending(store, now=lambda: at[0]) as sink:
+        for moment in (10.0, 10.9, 11.0):
+            at[0] = moment
+            await sink.settled(message, Outcome(0.1, status_code=200))
+            noted.append(store.rows["wh_1"].last_success_at)
+        await sink.settled(message, Outcome(0.1, ErrorKind.TIMEOUT))
+        at[0] = 11.5
+        await sink.settled(message, Outcome(0.1, status_code=200))
+    assert noted == [10.0, 10.0, 11.0]
+    assert (store.rows["wh_1"].last_success_at, store.rows["wh_1"].failing_since) == (11.5, None)
+
+
 FIRST_FAILURE = 1000.0
 DEAD_SECONDS = 120 * 3600.0
 

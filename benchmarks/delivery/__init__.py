@@ -1,0 +1,1 @@
+"""What it takes from a job's change to its receiver, over a durable outbox."""
