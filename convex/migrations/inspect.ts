@@ -66,13 +66,26 @@ export const documents = internalQuery({
   },
 });
 
-/** How many documents a page of a table has: summed up over the pages, how many there are. */
+/**
+ * How many documents a page of a table has: summed up over the pages, how many there are. With
+ * `migration`, of the backups those that it keeps.
+ */
 export const count = internalQuery({
-  args: { table: v.string(), paginationOpts: paginationOptsValidator },
+  args: {
+    table: v.string(),
+    migration: v.optional(v.string()),
+    paginationOpts: paginationOptsValidator,
+  },
   returns: v.object({ number: v.number(), isDone: v.boolean(), continueCursor: v.string() }),
-  handler: async (ctx, { table, paginationOpts }) => {
+  handler: async (ctx, { table, migration, paginationOpts }) => {
     requirePageSize(paginationOpts.numItems);
-    const { page, isDone, continueCursor } = await ctx.db.query(known(table)).paginate(paginationOpts);
+    const documents =
+      migration === undefined
+        ? ctx.db.query(known(table))
+        : ctx.db
+            .query("migrationBackups")
+            .withIndex("by_migration", (q) => q.eq("migration", migration));
+    const { page, isDone, continueCursor } = await documents.paginate(paginationOpts);
     return { number: page.length, isDone, continueCursor };
   },
 });

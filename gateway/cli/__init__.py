@@ -11,11 +11,11 @@ import sys
 from collections.abc import Sequence
 
 from gateway import __version__
-from gateway.cli import check, demo, drain, keys, schema, serve
+from gateway.cli import check, demo, drain, keys, migrate, schema, serve
 from gateway.cli.failure import explain, fail
 from gateway.core.error import SettingsError
 
-_COMMANDS = (serve, check, drain, keys, demo, schema)  # in the order of `gateway --help`
+_COMMANDS = (serve, check, drain, keys, migrate, demo, schema)  # in the order of `gateway --help`
 
 
 def main(argv: Sequence[str] | None = None) -> int:

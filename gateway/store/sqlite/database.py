@@ -104,12 +104,12 @@ class Database:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 self._lock.acquire()
                 opened.callback(self._lock.release)
-                _create(self.path)
-                writing = _connect(self.path)
+                create(self.path)
+                writing = connect(self.path)
                 opened.callback(writing.close)
-                _prepare(writing)
+                prepare(writing)
                 migrate(writing, self.path)
-                reading = _connect(self.path)
+                reading = connect(self.path)
                 opened.callback(reading.close)
                 reading.execute("PRAGMA query_only = ON")
             except (OSError, sqlite3.Error) as error:
@@ -119,14 +119,16 @@ class Database:
             return opened.pop_all(), writing, reading
 
 
-def _create(path: Path) -> None:
+def create(path: Path) -> None:
+    """Make the file, if it is not there."""
     # For its owner alone, as it holds secrets; the engine gives its log files the same mode. Never
     # once a connection is open: closing any descriptor of the file drops the engine's locks on it
     # (https://www.sqlite.org/howtocorrupt.html section 2.2).
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+def connect(path: Path) -> sqlite3.Connection:
+    """A connection as the stores use it."""
     # No implicit transactions (isolation_level); made here, then used by one other thread alone.
     connection = sqlite3.connect(
         path,
@@ -139,7 +141,8 @@ def _connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _prepare(connection: sqlite3.Connection) -> None:
+def prepare(connection: sqlite3.Connection) -> None:
+    """Set what a file is written with. Raises sqlite3.OperationalError when its volume cannot."""
     (mode,) = connection.execute("PRAGMA journal_mode = wal").fetchone()
     if mode != "wal":
         raise sqlite3.OperationalError(f"its volume does not allow a write-ahead log, only {mode}")

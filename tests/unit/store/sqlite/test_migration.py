@@ -20,7 +20,6 @@ FIRST = Migration(
 )
 SECOND = Migration(2, "second", "BEGIN; INSERT INTO a VALUES (2); PRAGMA user_version = 2; COMMIT;")
 BROKEN = Migration(2, "broken", "BEGIN; DROP TABLE a; SELECT * FROM nowhere; COMMIT;")
-PATH = Path("gateway.db")
 
 
 @pytest.fixture
@@ -44,18 +43,22 @@ def test_script_is_one_transaction_that_sets_its_number(migration: Migration) ->
     assert f"PRAGMA user_version = {migration.number};" in code
 
 
-def test_only_the_missing_ones_are_applied(connection: sqlite3.Connection) -> None:
-    migrate(connection, PATH, [FIRST])
+def test_only_the_missing_ones_are_applied(connection: sqlite3.Connection, tmp_path: Path) -> None:
+    path = tmp_path / "gateway.db"
+    migrate(connection, path, [FIRST])
     assert version(connection) == 1
-    migrate(connection, PATH, [FIRST, SECOND])
-    migrate(connection, PATH, [FIRST, SECOND])
+    migrate(connection, path, [FIRST, SECOND])
+    migrate(connection, path, [FIRST, SECOND])
     assert version(connection) == 2
     assert connection.execute("SELECT x FROM a").fetchall() == [(2,)]
 
 
-def test_failing_script_leaves_the_file_where_it_stood(connection: sqlite3.Connection) -> None:
+def test_failing_script_leaves_the_file_where_it_stood(
+    connection: sqlite3.Connection, tmp_path: Path
+) -> None:
+    path = tmp_path / "gateway.db"
     with pytest.raises(sqlite3.OperationalError, match="nowhere"):
-        migrate(connection, PATH, [FIRST, BROKEN])
+        migrate(connection, path, [FIRST, BROKEN])
     assert version(connection) == 1
     assert not connection.in_transaction
     assert connection.execute("SELECT x FROM a").fetchall() == []
