@@ -7,8 +7,16 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
+from gateway.settings.model import Redis
 from gateway.store.base import AuditLog, JobStore, Outbox, WebhookStore
+from gateway.store.redis.audit import RedisAuditLog
+from gateway.store.redis.client import RedisClient
+from gateway.store.redis.job import RedisJobStore
+from gateway.store.redis.layout import Layout
+from gateway.store.redis.outbox import RedisOutbox
+from gateway.store.redis.webhook import RedisWebhookStore
 from gateway.store.sqlite import (
     Database,
     SqliteAuditLog,
@@ -17,6 +25,7 @@ from gateway.store.sqlite import (
     SqliteWebhookStore,
 )
 from tests.support.store import Stores
+from tests.support.valkey import Valkey, ValkeyCluster
 
 
 @asynccontextmanager
@@ -34,13 +43,44 @@ async def sqlite_backend(directory: Path) -> AsyncIterator[Stores]:
         await database.close()
 
 
-Backend = Callable[[Path], AbstractAsyncContextManager[Stores]]
-BACKENDS: dict[str, Backend] = {"sqlite": sqlite_backend}
+@asynccontextmanager
+async def redis_backend(url: str, *, cluster: bool) -> AsyncIterator[Stores]:
+    client = RedisClient(Redis(url=SecretStr(url), cluster=cluster))
+    layout = Layout(client)
+    await layout.open()
+    jobs = RedisJobStore(client, layout)
+    try:
+        yield Stores(
+            jobs,
+            RedisOutbox(client, layout),
+            RedisWebhookStore(client, layout, jobs),
+            RedisAuditLog(client, layout),
+        )
+    finally:
+        await client.close()
+
+
+def sqlite(request: pytest.FixtureRequest) -> AbstractAsyncContextManager[Stores]:
+    return sqlite_backend(request.getfixturevalue("tmp_path"))
+
+
+def redis(request: pytest.FixtureRequest) -> AbstractAsyncContextManager[Stores]:
+    server: Valkey = request.getfixturevalue("valkey")
+    return redis_backend(server.url, cluster=False)
+
+
+def redis_cluster(request: pytest.FixtureRequest) -> AbstractAsyncContextManager[Stores]:
+    cluster: ValkeyCluster = request.getfixturevalue("valkey_cluster")
+    return redis_backend(cluster.url, cluster=True)
+
+
+Backend = Callable[[pytest.FixtureRequest], AbstractAsyncContextManager[Stores]]
+BACKENDS: dict[str, Backend] = {"sqlite": sqlite, "redis": redis, "redis_cluster": redis_cluster}
 
 
 @pytest.fixture(params=list(BACKENDS))
-async def stores(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Stores]:
-    async with BACKENDS[request.param](tmp_path) as opened:
+async def stores(request: pytest.FixtureRequest) -> AsyncIterator[Stores]:
+    async with BACKENDS[request.param](request) as opened:
         yield opened
 
 
