@@ -37,11 +37,11 @@ WITHOUT_EXTRAS = sed -E 's/^([A-Za-z0-9._-]+)\[[^]]*\]==/\1==/'
 # What is checked and what is there: benchmarks and examples may be left out of a distribution.
 PYTHON_SOURCES := $(wildcard gateway tests examples benchmarks)
 
-.PHONY: help install demo run test lint format bench lock clean anew
+.PHONY: help install demo run test conformance lint format bench lock clean anew
 
 help: ## show this tour
 	@awk 'BEGIN {FS = ":.*## "; print "make <target> [ARGS=...]\n"} \
-	  /^[a-z]+:.*## / {printf "  %-9s %s\n", $$1, $$2}' Makefile
+	  /^[a-z]+:.*## / {printf "  %-11s %s\n", $$1, $$2}' Makefile
 
 demo: $(RUNTIME_STAMP) ## watch the whole product work, with no setup (ARGS='--once --json')
 ifeq ($(NODE),yes)
@@ -62,6 +62,9 @@ else
 	  echo "Skipped: the tests of convex/ need Node, and there is none on PATH." >&2)
 endif
 	@$(BIN)/python -m pytest $(ARGS)
+
+conformance: $(DEV_STAMP) ## run http-tests/cache-tests from its checkout (ARGS=FOLDER)
+	@$(BIN)/python -m tests.conformance.run $(ARGS)
 
 lint: install ## check style, types, layers and TypeScript
 	$(BIN)/ruff check .

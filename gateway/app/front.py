@@ -69,7 +69,14 @@ class Front:
         )
         self.policies = policies
         self.keys = KeySource(stores.keys, metrics, now)
-        self.cache = ResponseCache(policies.cache, stores.responses, self._state_of, metrics, now)
+        self.cache = ResponseCache(
+            policies.cache,
+            store=stores.responses,
+            state_of=self._state_of,
+            route_of=self._routes.match,
+            metrics=metrics,
+            now=now,
+        )
         parts = Parts(
             windows=SharedWindows(stores.windows, stores.local_windows, metrics, now),
             keys=self.keys,

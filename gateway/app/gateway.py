@@ -43,7 +43,7 @@ class Gateway:
         self.metrics = Metrics()
         self.metrics.policy_generation.set(1)
         contract = compile_contract(settings.jobs)
-        self.stores = Stores(settings, policies)
+        self.stores = Stores(settings, policies, self.metrics)
         self.client = UpstreamClient(settings.upstream, self.metrics)
         self.behind = Behind(
             settings,

@@ -15,6 +15,7 @@ from gateway.store.sqlite.job import SqliteJobStore
 from gateway.store.sqlite.key import SqliteKeyStore
 from gateway.store.sqlite.outbox import SqliteOutbox
 from gateway.store.sqlite.webhook import SqliteWebhookStore
+from gateway.telemetry.metric import Metrics
 
 
 class Stores:
@@ -32,7 +33,7 @@ class Stores:
     local_windows: WindowStore
     responses: ResponseStore
 
-    def __init__(self, settings: Settings, policies: PolicySet) -> None:
+    def __init__(self, settings: Settings, policies: PolicySet, metrics: Metrics) -> None:
         self.redis = RedisClient(settings.redis) if settings.redis is not None else None
         self._database = Database(settings.store.sqlite.path)
         self.jobs = SqliteJobStore(self._database)
@@ -41,7 +42,7 @@ class Stores:
         self.audit = SqliteAuditLog(self._database)
         self.keys = SqliteKeyStore(self._database)
         self.windows = self.local_windows = MemoryWindowStore()
-        self.responses = MemoryResponseStore(policies.cache.max_bytes)
+        self.responses = MemoryResponseStore(policies.cache.max_bytes, metrics)
 
     async def open(self) -> None:
         """Open them all. Raises SettingsError for one that cannot be used."""

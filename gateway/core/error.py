@@ -143,6 +143,12 @@ class UpstreamTimeout(UpstreamError):
     status, slug, title, reason = 504, "upstream-timeout", "Upstream timed out", "timeout"
 
 
+class NotCached(GatewayError):
+    """The client wants a stored answer or none (`only-if-cached`, RFC 9111 section 5.2.1.7)."""
+
+    status, slug, title = 504, "not-cached", "Not in the cache"
+
+
 class SettingsError(Exception):
     """Settings or policies that cannot be used: every problem at once, one line each."""
 

@@ -1,68 +1,104 @@
-"""Job statuses from memory: fresh while the job stands still, ended by the job's own next event."""
+"""Answers from memory, after RFC 9111; a job's own event ends what is stored of it."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from functools import partial
-
-from multidict import CIMultiDict
+from typing import assert_never
 
 from gateway.core.contract import CANCEL, STATUS
-from gateway.core.error import GatewayError, StoreUnavailable
-from gateway.core.freshness import StoredResponse, directives
+from gateway.core.error import GatewayError, NotCached
+from gateway.core.freshness import StoredResponse
 from gateway.core.header import append_member
+from gateway.core.invalidation import invalidated_targets
 from gateway.core.job import JobChange, State
 from gateway.core.message import Handler, Request, Response
-from gateway.policy.cache_rule import CacheRule, accepts_age, bypasses, job_tag, tags_of
-from gateway.policy.flight import Flight, Flights, Landed, Outdated
+from gateway.core.reuse import Hit, Miss, NothingStored, Stale, Validate, verdict
+from gateway.core.route import Match
+from gateway.core.validator import CONDITIONAL_FIELDS
+from gateway.policy.cache_answer import CACHE_STATUS, conditioned, served
+from gateway.policy.cache_fetch import CacheFetch
+from gateway.policy.cache_rule import CacheRule, job_tag, tag_of
+from gateway.policy.cache_store import Shelf
+from gateway.policy.flight import Fetch, Flight, Flights, Landed, Outdated
 from gateway.settings.policy import CachePolicy
 from gateway.store.base import ResponseStore
-from gateway.telemetry.log import get_logger
 from gateway.telemetry.metric import Metrics
 
-_FIELD = "Cache-Status"
-_GONE_STATUS = frozenset({404, 410})
+_RESULTS = ("hit", "stale", "revalidated", "coalesced", "miss", "bypass")
+_READS = frozenset({"GET", "HEAD"})
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # RFC 9110 section 9.2.1
+_NOT_STORED = "Nothing stored answers this request, and only-if-cached forbids to ask the upstream."
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """A request that nothing stored answers as it is; `why` as RFC 9211 section 2.2 has it."""
+
+    request: Request
+    call_next: Handler
+    tag: str
+    key: str
+    why: str
+    found: StoredResponse | None
 
 
 class ResponseCache:
-    """Answers polls of job statuses (RFC 9111); each answer says how in `Cache-Status` (RFC 9211).
+    """Answers reads (RFC 9111); each answer says how in `Cache-Status` (RFC 9211).
 
     Equal requests under way share one upstream request; what fails is not shared. When the upstream
-    takes longer than `slow_upstream`, a stale answer is served, saying so, while the request goes
-    on. An answer asked for before a job's event is not fresh after it, and not kept after its last.
+    takes longer than `slow_upstream`, a job's stale status is served, saying so, while the request
+    goes on. An answer asked for before a job's event is not fresh after it, and not kept after its
+    last. `route_of` finds the route of another target, for what a change to it invalidates.
     """
 
     def __init__(
         self,
         policy: CachePolicy,
+        *,
         store: ResponseStore,
         state_of: Callable[[bytes], State | None],
+        route_of: Callable[[str, str], Match],
         metrics: Metrics,
         now: Callable[[], float],
     ) -> None:
-        self._enabled = policy.enabled
-        self._slow_seconds = policy.slow_upstream
-        self._rule = CacheRule(policy, state_of)
-        self._store = store
-        self._metrics = metrics
+        self._shelf = Shelf(store, metrics)
+        self._state_of = state_of
+        self._route_of = route_of
         self._now = now
         self._flights = Flights()
-        self._log = get_logger("cache")
+        self._counts = {result: metrics.cache_requests_total.labels(result) for result in _RESULTS}
+        self.apply(policy)
+
+    def apply(self, policy: CachePolicy) -> None:
+        """Go by these rules from now on; what is stored stays, on the terms it was stored with."""
+        self._enabled = policy.enabled
+        self._http = policy.http.enabled
+        self._slow_seconds = policy.slow_upstream
+        self._rule = CacheRule(policy, self._state_of)
+        self._fetch = CacheFetch(
+            self._rule, self._shelf, self._flights, policy.max_entry, self._now
+        )
 
     async def __call__(self, request: Request, call_next: Handler) -> Response:
-        """The stored status, or the upstream's."""
-        name = request.match.name
-        if not self._enabled or name not in (STATUS, CANCEL):
+        """The stored answer, or the upstream's."""
+        if not self._enabled or request.match.route.gateway:
             return await call_next(request)
-        if name == CANCEL:
-            return await self._cancel(request, call_next)
-        if request.method != "GET" or bypasses(request):
+        if request.method not in _READS:
+            return await self._change(request, call_next)
+        if not self._rule.covers(request) or self._rule.bypasses(request):
             self._count(request, "bypass")
-            why = "bypass" if request.method == "GET" else "method"
-            return await _passed(call_next(request), why)
-        return await self._answer(request, call_next)
+            return await _marked(call_next(request), "bypass")
+        tag, key = tag_of(request.match, request.target), self._rule.key(request)
+        now = self._now()
+        decided = verdict(request.headers, await self._shelf.lookup(tag, key), now)
+        if isinstance(decided, Hit):
+            self._count(request, "hit")
+            ttl = int(decided.entry.terms.fresh_until - now)
+            return served(request, decided.entry, now, f"gateway; hit; ttl={ttl}")
+        return await self._carry_out(decided, request, call_next, tag, key)
 
     async def changed(self, change: JobChange) -> int:
         """Hear of a job's event; how many stored answers it made stale, or at its end removed."""
@@ -72,167 +108,169 @@ class ResponseCache:
         """Forget what has this tag, stored or under way; unless `terminal`, keep it as stale."""
         how = Outdated.GONE if terminal else Outdated.STALE
         self._flights.outdate(tag, how)
-        return await self._forget(tag, how)
+        return await self._shelf.forget(tag, how, self._now())
 
     async def close(self) -> None:
         """Wait for requests that went on without their client."""
         await self._flights.close()
 
-    async def _answer(self, request: Request, call_next: Handler) -> Response:
-        key = self._rule.key(request)
-        if "no-cache" in directives(request.headers):
-            return await self._ask(request, call_next, key, "request", None)
-        variants = await self._lookup(key)
-        found = next((each for each in variants if each.answers(request.headers)), None)
-        now = self._now()
-        if found is None:
-            why = "vary-miss" if variants else "uri-miss"
-        elif not found.is_fresh(now):
-            why = "stale"
-        elif not accepts_age(request, found.age_seconds(now)):
-            return await self._ask(request, call_next, key, "request", None)
-        else:
-            self._count(request, "hit")
-            return _served(found, now, f"hit; ttl={int(found.fresh_until - now)}")
-        return await self._join(request, call_next, key, why, found)
-
-    async def _join(
+    async def _carry_out(
         self,
+        decided: Stale | Validate | Miss | NothingStored,
         request: Request,
         call_next: Handler,
+        tag: str,
         key: str,
-        why: str,
-        found: StoredResponse | None,
     ) -> Response:
+        match decided:
+            case Stale(entry):
+                question = _Question(request, call_next, tag, key, "stale", entry)
+                if self._flights.joinable(key) is None:
+                    self._flights.start(tag, key, self._fetching(question))
+                return self._serve_stale(request, entry, "stale-while-revalidate")
+            case Validate(entry, why):
+                question = _Question(request, call_next, tag, key, why, entry)
+            case Miss(why):
+                question = _Question(request, call_next, tag, key, why, None)
+            case NothingStored():
+                raise NotCached(_NOT_STORED, headers={CACHE_STATUS: "gateway"})
+            case _:
+                assert_never(decided)
+        # Who asks anew is not given what was asked for before.
+        return await (self._ask if why == "request" else self._join)(question)
+
+    async def _change(self, request: Request, call_next: Handler) -> Response:
+        """Pass on what is no read; what it changes is not served any more (section 4.4).
+
+        A client that cancels a job sees it in its next poll, before any event says so.
+        """
+        response = await _marked(call_next(request), "method")
+        if request.method in _SAFE:
+            return response
+        targets = invalidated_targets(request, response)
+        tags = {
+            tag_of(self._route_of("GET", target.partition("?")[0]), target): None
+            for target in targets
+            if self._http
+        }
+        if targets and request.match.name == CANCEL:
+            tags[tag_of(request.match, request.target)] = None
+        for tag in tags:
+            await self.purge(tag)
+        return response
+
+    async def _join(self, question: _Question) -> Response:
         """Wait for an equal request under way; ask on one's own if its answer is no help."""
-        flight = self._flights.joinable(key)
-        if flight is None:
-            return await self._ask(request, call_next, key, why, found)
-        if (stale := await self._wait(flight, found)) is not None:
-            return self._serve_stale(request, stale)
-        if not flight.task.cancelled() and flight.task.exception() is None:
-            shared = flight.task.result().shareable
-            if shared is not None and shared.answers(request.headers):
-                self._count(request, "coalesced")
-                return _served(shared, self._now(), f"fwd={why}; collapsed")
-        return await self._ask(request, call_next, key, why, found)
+        request = question.request
+        while (flight := self._flights.joinable(question.key)) is not None:
+            if (stale := await self._wait(flight, question)) is not None:
+                return self._serve_stale(request, stale, "slow-upstream")
+            now = self._now()
+            if flight.shared is not None:
+                shared = verdict(request.headers, (flight.shared,), now)
+                if isinstance(shared, Hit):
+                    self._count(request, "coalesced")
+                    how = f"gateway; fwd={question.why}; collapsed"
+                    return served(request, shared.entry, now, how)
+            if not flight.left:
+                break
+        return await self._ask(question)
 
-    async def _ask(
-        self,
-        request: Request,
-        call_next: Handler,
-        key: str,
-        why: str,
-        found: StoredResponse | None,
-    ) -> Response:
+    async def _ask(self, question: _Question) -> Response:
         """Ask the upstream, whatever others ask."""
-        fetch = partial(self._fetch, request, call_next)
-        flight = self._flights.start(key, tags_of(request), fetch)
+        request = question.request
         try:
-            stale = await self._wait(flight, found)
+            if request.match.name != STATUS or request.method != "GET":
+                landed = await self._flights.fly(
+                    question.tag,
+                    question.key,
+                    self._fetching(question),
+                    joinable=_is_for_all(request),
+                )
+            else:
+                found = await self._ask_apart(question)
+                if isinstance(found, StoredResponse):
+                    return self._serve_stale(request, found, "slow-upstream")
+                landed = found
+        except GatewayError as error:
+            self._count(request, "miss")
+            error.headers[CACHE_STATUS] = f"gateway; fwd={question.why}"
+            raise
+        return self._landed(question, landed)
+
+    async def _ask_apart(self, question: _Question) -> Landed | StoredResponse:
+        """Ask for a job's status in a task that outlasts a client which does not wait so long.
+
+        What came of it, or the stale status that is served because the upstream is slow.
+        """
+        flight = self._flights.start(question.tag, question.key, self._fetching(question))
+        try:
+            stale = await self._wait(flight, question)
         except asyncio.CancelledError:
             self._flights.abandon(flight)
             raise
         if stale is not None:
             self._flights.abandon(flight)
-            return self._serve_stale(request, stale)
-        self._count(request, "miss")
-        try:
-            landed = flight.task.result()
-        except GatewayError as error:
-            error.headers[_FIELD] = f"gateway; fwd={why}"
-            raise
-        kept = "; stored" if landed.stored else ""
-        append_member(landed.response.headers, _FIELD, f"gateway; fwd={why}{kept}")
-        return landed.response
+            return stale
+        return await flight.result()
 
-    async def _wait(self, flight: Flight, found: StoredResponse | None) -> StoredResponse | None:
+    async def _wait(self, flight: Flight, question: _Question) -> StoredResponse | None:
         """Wait for the answer; if it is slow, the stale one that may be served instead."""
-        if found is not None and self._rule.may_serve_stale(found, self._now()):
-            await asyncio.wait({flight.task}, timeout=self._slow_seconds)
-            if not flight.task.done() and flight.outdated is not Outdated.GONE:
+        found = question.found
+        if found is not None and self._rule.may_serve_late(question.request, found, self._now()):
+            await flight.wait(self._slow_seconds)
+            if not flight.over and flight.outdated is not Outdated.GONE:
                 return found
-        await asyncio.wait({flight.task})
+        await flight.wait()
         return None
 
-    def _serve_stale(self, request: Request, stale: StoredResponse) -> Response:
+    def _fetching(self, question: _Question) -> Fetch:
+        return partial(self._fetch, question.request, question.call_next, question.found)
+
+    def _landed(self, question: _Question, landed: Landed) -> Response:
+        """The answer to the client who asked."""
+        request, answer, now = question.request, landed.answer, self._now()
+        how = f"gateway; fwd={question.why}"
+        if landed.fwd_status is not None:
+            how += f"; fwd-status={landed.fwd_status}"
+        if landed.stored:
+            how += "; stored"
+        if landed.detail:
+            how += f"; detail={landed.detail}"
+        if isinstance(answer, StoredResponse):
+            self._count(request, "stale" if landed.detail else "revalidated")
+            return served(request, answer, now, how)
+        self._count(request, "miss")
+        append_member(answer.headers, CACHE_STATUS, how)
+        if request.method == "GET" and (question.found or request.match.name == STATUS):
+            # The upstream was not asked with the client's own conditions.
+            return conditioned(request, answer, now)
+        return answer
+
+    def _serve_stale(self, request: Request, entry: StoredResponse, detail: str) -> Response:
         self._count(request, "stale")
-        return _served(stale, self._now(), "hit; detail=slow-upstream")
-
-    async def _fetch(self, request: Request, call_next: Handler, flight: Flight) -> Landed:
-        asked_at = self._now()
-        response = await call_next(request)
-        if response.status in _GONE_STATUS:
-            for tag in flight.tags:
-                await self._forget(tag, Outdated.GONE)
-        entry = self._rule.entry(request, response, asked_at, self._now())
-        if entry is not None and await self._keep(flight, entry):
-            return Landed(response, entry, stored=True)
-        return Landed(response, entry)
-
-    async def _keep(self, flight: Flight, entry: StoredResponse) -> bool:
-        """Store an answer unless an event outdated it, before or while it is being stored."""
-        outdated = flight.outdated
-        if outdated is Outdated.GONE:
-            return False
-        if outdated is Outdated.STALE:
-            entry = replace(entry, fresh_until=min(entry.fresh_until, self._now()))
-        try:
-            await self._store.store(flight.key, entry)
-        except StoreUnavailable as error:
-            self._store_failed("store", error)
-            return False
-        if flight.outdated is not outdated:
-            for tag in flight.tags:
-                await self._forget(tag, flight.outdated)
-        return flight.outdated is not Outdated.GONE
-
-    async def _cancel(self, request: Request, call_next: Handler) -> Response:
-        """A client that cancels a job sees it in its next poll, before any event says so."""
-        response = await call_next(request)
-        if 200 <= response.status < 300:
-            for tag in tags_of(request):
-                await self.purge(tag)
-        return response
-
-    async def _lookup(self, key: str) -> Sequence[StoredResponse]:
-        try:
-            return await self._store.lookup(key)
-        except StoreUnavailable as error:
-            self._store_failed("lookup", error)
-            return ()
-
-    async def _forget(self, tag: str, how: Outdated) -> int:
-        try:
-            if how is Outdated.GONE:
-                return await self._store.purge(tag)
-            return await self._store.expire(tag, self._now())
-        except StoreUnavailable as error:
-            self._store_failed("forget", error)
-            return 0
-
-    def _store_failed(self, operation: str, error: StoreUnavailable) -> None:
-        self._metrics.store_errors_total.labels("responses").inc()
-        self._log.warning("cache_store_failed", operation=operation, error=error.detail)
+        now = self._now()
+        ttl = int(entry.terms.fresh_until - now)
+        return served(request, entry, now, f"gateway; hit; ttl={ttl}; detail={detail}")
 
     def _count(self, request: Request, result: str) -> None:
         request.fields["cache"] = result
-        self._metrics.cache_requests_total.labels(result).inc()
+        self._counts[result].inc()
 
 
-async def _passed(answer: Awaitable[Response], why: str) -> Response:
+def _is_for_all(request: Request) -> bool:
+    """True when others may have the answer: nothing in the request asks for less than all of it."""
+    if request.method != "GET" or "Authorization" in request.headers:
+        return False
+    return not any(name in request.headers for name in CONDITIONAL_FIELDS)
+
+
+async def _marked(answer: Awaitable[Response], why: str) -> Response:
     """An answer that the cache has no part in, or its failure."""
     try:
         response = await answer
     except GatewayError as error:
-        error.headers[_FIELD] = f"gateway; fwd={why}"
+        error.headers[CACHE_STATUS] = f"gateway; fwd={why}"
         raise
-    append_member(response.headers, _FIELD, f"gateway; fwd={why}")
+    append_member(response.headers, CACHE_STATUS, f"gateway; fwd={why}")
     return response
-
-
-def _served(entry: StoredResponse, now: float, how: str) -> Response:
-    headers = CIMultiDict(entry.headers)
-    headers["Age"] = str(entry.age_seconds(now))
-    headers[_FIELD] = f"gateway; {how}"
-    return Response(entry.status, headers, entry.body)

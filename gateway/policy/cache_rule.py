@@ -3,81 +3,142 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from multidict import CIMultiDict
 
-from gateway.core import freshness
-from gateway.core.freshness import StoredResponse
+from gateway.core.cache_control import request_control, response_control
+from gateway.core.contract import STATUS, STREAM
+from gateway.core.freshness import StoredResponse, Terms, explicit_lifetime
 from gateway.core.header import nominated_fields
 from gateway.core.job import State
 from gateway.core.message import Request, Response
+from gateway.core.reuse import may_serve_on_error
+from gateway.core.route import Match
+from gateway.core.storing import (
+    StoringRule,
+    is_storable,
+    stored_fields,
+    storing_terms,
+    terms_of,
+)
+from gateway.core.vary import vary_values
 from gateway.settings.policy import CachePolicy
 
 _RUNNING_SECONDS = 2.0  # a job that has not ended, unless ttl_by_state says otherwise
-# What belongs to one answer, not to the status: identity, quota, and what caches themselves note.
-_UNSTORED = frozenset(
-    {"age", "cache-status", "ratelimit", "ratelimit-policy", "retry-after", "x-request-id"}
-)
-_UNSTORED_PREFIX = "x-ratelimit-"
-# The answer may be for this client alone, in part, or depend on what the client holds already.
-_BYPASSING = (
-    *("Authorization", "Cookie", "Range"),
-    *("If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since", "If-Range"),
+# The client states what must hold, or the answer may depend on what stands in no key.
+_PRECONDITIONS = ("If-Match", "If-Unmodified-Since")
+_UNKEYED = (
+    *("X-Original-URL", "X-Rewrite-URL", "X-Forwarded-Prefix", "X-Forwarded-Path"),
+    *("X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override"),
 )
 
 
 class CacheRule:
     """The rules of `policies/cache.yaml` and of RFC 9111, whichever is stricter.
 
-    `state_of` reads a job's state out of a body; an answer that shows none is not kept.
+    `state_of` reads a job's state out of a body; a status that shows none has no freshness of ours.
     """
 
     def __init__(self, policy: CachePolicy, state_of: Callable[[bytes], State | None]) -> None:
         self._policy = policy
         self._state_of = state_of
+        self._public = frozenset(policy.public)
+        self._cookies = policy.http.cookies == "share"
+        self._http = policy.http.enabled
+        self._storing = StoringRule(
+            targets=policy.http.targets,
+            heuristic_fraction=policy.http.heuristic_fraction,
+            heuristic_seconds=policy.http.heuristic_max,
+            cookies=self._cookies,
+        )
+
+    def covers(self, request: Request) -> bool:
+        """True when answers to this route's reads may be kept at all; streams never are."""
+        name = request.match.name
+        return name == STATUS or (self._http and name != STREAM)
+
+    def bypasses(self, request: Request) -> bool:
+        """True when neither a stored answer will do nor this one may be kept."""
+        headers = request.headers
+        if "Cookie" in headers and (not self._cookies or request.match.name == STATUS):
+            return True
+        if "Authorization" in headers and request.match.name == STATUS:
+            return True
+        if any(name in headers for name in _PRECONDITIONS + _UNKEYED):
+            return True
+        # Fields that `Connection` names do not reach the upstream, but would select a variant.
+        if "Connection" in headers and nominated_fields(headers):
+            return True
+        return not request.body.is_empty or request_control(headers).no_store
 
     def key(self, request: Request) -> str:
-        """The target, `Accept`, and whose answer it is, unless the route is public.
+        """The target, whose answer it is unless the route is public, and what it may depend on.
 
-        The proxy asks for job routes unencoded, so that `Accept-Encoding` makes no difference. No
-        field can hold a line break, and the owner stands last: no two keys read alike.
+        A job's status depends on nothing but `Accept`: the proxy asks for it unencoded. Any other
+        answer may hold links made from scheme and host; `Vary` names the rest. No field can hold a
+        line break, and the owner stands last: no two keys read alike.
         """
         whose = f"={request.principal.owner}" if request.principal else "-"
-        if request.match.name in self._policy.public:
+        if request.match.name in self._public:
             whose = "*"
-        accept = ", ".join(request.headers.getall("Accept", ("*/*",)))
-        return f"{request.target}\n{accept}\n{whose}"
+        if request.match.name == STATUS:
+            accept = ", ".join(request.headers.getall("Accept", ("*/*",)))
+            return f"{request.target}\n{accept}\n{whose}"
+        return f"{request.target}\n{request.scheme}://{request.host}\n{whose}"
+
+    def terms(
+        self, request: Request, response: Response, asked_at: float, now: float
+    ) -> Terms | None:
+        """On what terms the answer may be kept, or None; `asked_at` is when it was asked for."""
+        if request.match.name == STATUS:
+            terms = self._job_terms(response, asked_at, now)
+            if terms is not None or not self._http:
+                return terms
+        return storing_terms(
+            response.status,
+            response.headers,
+            asked_at=asked_at,
+            now=now,
+            authorized="Authorization" in request.headers,
+            rule=self._storing,
+        )
 
     def entry(
-        self, request: Request, response: Response, asked_at: float, now: float
-    ) -> StoredResponse | None:
-        """The answer as it may be kept, or None; `asked_at` is when it was asked for."""
+        self, request: Request, response: Response, body: bytes, terms: Terms
+    ) -> StoredResponse:
+        """The answer as it is kept."""
+        headers = response.headers
+        vary = vary_values(headers, request.headers)
+        return StoredResponse(
+            response.status, stored_fields(headers, self._storing), body, terms, vary
+        )
+
+    def may_serve_late(self, request: Request, found: StoredResponse, now: float) -> bool:
+        """True for a job's stale status, at most `ttl` after its end: the upstream is slow."""
+        return request.match.name == STATUS and found.terms.may_be_stale(now, self._policy.ttl)
+
+    def may_stand_in(self, request: Request, found: StoredResponse, now: float) -> bool:
+        """True when a stored answer may be served because the upstream failed."""
+        return may_serve_on_error(request.headers, found, now, self._policy.stale_if_error)
+
+    def _job_terms(self, response: Response, asked_at: float, now: float) -> Terms | None:
+        """Those of a job's status: as long as its state says, or less if the upstream does."""
         headers, body = response.headers, response.body
         if response.status != 200 or not isinstance(body, bytes) or not _is_json(headers):
             return None
-        state = self._state_of(body) if freshness.may_store(headers) else None
+        control = response_control(headers, self._storing.targets)
+        storable = is_storable(200, headers, control, authorized=False, cookies=False)
+        state = self._state_of(body) if storable and not control.no_cache else None
         if state is None:
             return None
         ttl = self._policy.ttl if state.terminal else _RUNNING_SECONDS
         fresh_until = now + self._policy.ttl_by_state.get(state.value, ttl)
-        allowed = freshness.allowed_seconds(headers, now)
-        if allowed is not None:
-            fresh_until = min(fresh_until, asked_at + allowed)
-        if fresh_until <= now:
-            return None
-        return StoredResponse(
-            status=response.status,
-            headers=tuple((name, value) for name, value in headers.items() if _is_stored(name)),
-            body=body,
-            stored_at=asked_at - freshness.age_seconds(headers),
-            fresh_until=fresh_until,
-            vary=freshness.vary_values(headers, request.headers),
-            tags=tags_of(request),
-        )
-
-    def may_serve_stale(self, found: StoredResponse, now: float) -> bool:
-        """True when it is not too late: at most `ttl` after its end, and the upstream allows it."""
-        return now - found.fresh_until <= self._policy.ttl and found.may_be_stale()
+        explicit = explicit_lifetime(headers, control, now)
+        terms = terms_of(headers, control, explicit or 0.0, asked_at, now)
+        if explicit is not None:
+            fresh_until = min(fresh_until, terms.fresh_until)
+        return replace(terms, fresh_until=fresh_until) if fresh_until > now else None
 
 
 def job_tag(job_id: str) -> str:
@@ -85,33 +146,12 @@ def job_tag(job_id: str) -> str:
     return f"job:{job_id}"
 
 
-def tags_of(request: Request) -> tuple[str, ...]:
-    """The tags of a request's answer."""
-    job_id = request.match.params.get("job_id")
-    return () if job_id is None else (job_tag(job_id),)
-
-
-def bypasses(request: Request) -> bool:
-    """True when neither a stored answer will do nor this one may be kept."""
-    headers = request.headers
-    if any(name in headers for name in _BYPASSING):
-        return True
-    # Fields that `Connection` names do not reach the upstream, but would stand in the cache key.
-    if nominated_fields(headers) or not request.body.is_empty:
-        return True
-    return "no-store" in freshness.directives(headers)
-
-
-def accepts_age(request: Request, age_seconds: int) -> bool:
-    """False when the request's own `max-age` asks for a younger answer (RFC 9111 5.2.1.1)."""
-    max_age = freshness.directives(request.headers).get("max-age")
-    return max_age is None or age_seconds <= (freshness.delta_seconds(max_age) or 0)
+def tag_of(match: Match, target: str) -> str:
+    """What a request's answer is purged by: its job where it has one, else its target."""
+    job_id = match.params.get("job_id")
+    return f"uri:{target}" if job_id is None else job_tag(job_id)
 
 
 def _is_json(headers: CIMultiDict[str]) -> bool:
     kind = headers.get("Content-Type", "").partition(";")[0].strip().lower()
     return kind == "application/json" or kind.endswith("+json")
-
-
-def _is_stored(name: str) -> bool:
-    return name.lower() not in _UNSTORED and not name.lower().startswith(_UNSTORED_PREFIX)

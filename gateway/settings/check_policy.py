@@ -54,6 +54,11 @@ def check_cache(policy: CachePolicy) -> Iterator[Problem]:
             yield ("ttl_by_state", state), f"unknown state; {nearest(state, known)}"
     for index, name in enumerate(policy.public):
         yield from route(name, ("public", index))
+    if policy.max_entry > policy.max_bytes:
+        yield ("max_entry",), "is more than max_bytes: nothing that large could be kept"
+    for index, name in enumerate(policy.http.targets):
+        if not TOKEN.fullmatch(name):
+            yield ("http", "targets", index), "is not a header's name"
 
 
 def check_security_headers(policy: SecurityHeaderPolicy) -> Iterator[Problem]:

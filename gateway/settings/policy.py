@@ -96,19 +96,38 @@ class RateLimitPolicy(Model):
     legacy_headers: bool = False
 
 
+class HttpCache(Model):
+    """What the upstream's own headers let be cached on any other route (RFC 9111).
+
+    Where they give no time, `heuristic_fraction` of the time since `Last-Modified` counts, at most
+    `heuristic_max`. `cookies: share` caches in spite of cookies, as the RFC has it: only where no
+    answer depends on one. `targets` are the fields that stand above `Cache-Control` (RFC 9213).
+    """
+
+    enabled: bool = True
+    heuristic_fraction: Annotated[float, Field(ge=0, le=1)] = 0.0
+    heuristic_max: Seconds = 86_400.0
+    cookies: Literal["bypass", "share"] = "bypass"
+    targets: tuple[str, ...] = ("CDN-Cache-Control",)
+
+
 class CachePolicy(Model):
-    """`policies/cache.yaml`: job statuses. A running job's `ttl` is short, a completed one's long.
+    """`policies/cache.yaml`. A running job's `ttl` is short, a completed one's long.
 
     Routes in `public` are shared by all keys; else the principal is part of the cache key. When the
-    upstream takes longer than `slow_upstream`, a stale answer is served while it thinks.
+    upstream takes longer than `slow_upstream`, a job's stale status is served while it thinks; when
+    it fails, any stale answer is for `stale_if_error`.
     """
 
     enabled: bool = True
     ttl: Seconds = 300.0
     ttl_by_state: dict[str, Seconds] = {}
     max_bytes: Size = 64 * 1024**2
+    max_entry: Size = 1024**2
     slow_upstream: Seconds = 0.5
+    stale_if_error: Seconds = 60.0
     public: tuple[str, ...] = ()
+    http: HttpCache = HttpCache()
 
 
 class SecurityHeaderPolicy(Model):

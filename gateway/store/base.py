@@ -28,13 +28,17 @@ class WindowStore(Protocol):
 
 
 class ResponseStore(Protocol):
-    """Cached responses."""
+    """Cached responses.
 
-    async def lookup(self, key: str) -> Sequence[StoredResponse]:
+    Each has one tag, by which it is purged; its key is told apart within that tag, and its variant
+    (`vary`) within the key.
+    """
+
+    async def lookup(self, tag: str, key: str) -> Sequence[StoredResponse]:
         """The stored variants of a key, newest first."""
         ...
 
-    async def store(self, key: str, response: StoredResponse) -> None:
+    async def store(self, tag: str, key: str, response: StoredResponse) -> None:
         """Keep a variant; others may be evicted to stay within the bound."""
         ...
 

@@ -154,6 +154,14 @@ class Metrics:
             "Cacheable requests, by what the response cache did.",
             ("result",),
         )
+        self.cache_evictions_total = self._counter(
+            "cache_evictions_total",
+            "Cached answers that went to make room for others.",
+            ("tier",),
+        )
+        self.cache_bytes = self._gauge(
+            "cache_bytes", "What cached answers take, with what holds them.", ("tier",)
+        )
         self.policy_generation = self._gauge(
             "policy_generation", "How often the policy files were applied since the start."
         )

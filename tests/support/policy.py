@@ -92,10 +92,10 @@ class AbsentStore:
     async def hit(self, hits: Sequence[Hit], now: float) -> Sequence[WindowState]:
         raise StoreUnavailable("away")
 
-    async def lookup(self, key: str) -> Sequence[StoredResponse]:
+    async def lookup(self, tag: str, key: str) -> Sequence[StoredResponse]:
         raise StoreUnavailable("away")
 
-    async def store(self, key: str, response: StoredResponse) -> None:
+    async def store(self, tag: str, key: str, response: StoredResponse) -> None:
         raise StoreUnavailable("away")
 
     async def purge(self, tag: str) -> int:

@@ -1,81 +1,162 @@
-"""Cached responses in this process's memory."""
+"""Cached responses in this process's memory: bounded in bytes, SIEVE decides what goes."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from gateway.core.freshness import StoredResponse
+from gateway.telemetry.metric import Metrics
 
 MAX_VARIANTS = 8  # of one key: what `Vary` lets a client multiply
+TIER = "memory"
+# An entry's share of the tables that hold it: their slots are 24 to 40 bytes, a third of them free.
+_TABLE_BYTES = 104
+
+
+@dataclass(slots=True, eq=False)
+class _Slot:
+    """A key's variants, newest first, and their place between an older and a newer slot."""
+
+    tag: str
+    key: str
+    variants: tuple[StoredResponse, ...] = ()
+    size_bytes: int = 0
+    visited: bool = False
+    older: _Slot | None = field(default=None, repr=False)
+    newer: _Slot | None = field(default=None, repr=False)
 
 
 class MemoryResponseStore:
-    """Responses of at most `max_bytes`; the key that was used least recently goes first."""
+    """Responses of at most `max_bytes`, counted with what Python adds to them.
 
-    def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
+    Evicts by SIEVE (Zhang et al., NSDI 2024): slots stand in the order they came in, a hand walks
+    from the oldest to the newest, spares what was asked for since it last came by, and evicts the
+    first that was not. A hit only sets a mark, and one scan of many cold keys evicts those alone.
+    """
+
+    def __init__(self, max_bytes: int, metrics: Metrics) -> None:
+        self.max_bytes = max_bytes
         self._size_bytes = 0
-        self._entries: OrderedDict[str, tuple[StoredResponse, ...]] = OrderedDict()
-        self._tagged: dict[str, set[str]] = {}
+        self._groups: dict[str, dict[str, _Slot]] = {}
+        self._oldest: _Slot | None = None
+        self._newest: _Slot | None = None
+        self._hand: _Slot | None = None
+        self._evictions = metrics.cache_evictions_total.labels(TIER)
+        metrics.cache_bytes.labels(TIER).set_function(lambda: self._size_bytes)
 
     @property
     def size_bytes(self) -> int:
         """What is kept now."""
         return self._size_bytes
 
-    async def lookup(self, key: str) -> Sequence[StoredResponse]:
+    async def lookup(self, tag: str, key: str) -> Sequence[StoredResponse]:
         """The stored variants of a key, newest first."""
-        variants = self._entries.get(key, ())
-        if variants:
-            self._entries.move_to_end(key)
-        return variants
+        return self.peek(tag, key)
 
-    async def store(self, key: str, response: StoredResponse) -> None:
+    def peek(self, tag: str, key: str) -> Sequence[StoredResponse]:
+        """As `lookup`, for those who know that nothing is waited for."""
+        group = self._groups.get(tag)
+        slot = None if group is None else group.get(key)
+        if slot is None:
+            return ()
+        slot.visited = True
+        return slot.variants
+
+    async def store(self, tag: str, key: str, response: StoredResponse) -> None:
         """Keep a variant in place of an equal one; one larger than the bound is not kept."""
-        others = [each for each in self._entries.get(key, ()) if each.vary != response.vary]
-        self._put(key, (response, *others)[:MAX_VARIANTS])
-        while self._size_bytes > self._max_bytes:
-            self._put(next(iter(self._entries)), ())
+        slot = self._groups.setdefault(tag, {}).get(key) or self._append(tag, key)
+        others = [each for each in slot.variants if each.vary != response.vary]
+        self._fill(slot, (response, *others)[:MAX_VARIANTS])
+        if slot.size_bytes > self.max_bytes:
+            self._remove(slot)
+        while self._size_bytes > self.max_bytes:
+            self._evict()
 
     async def purge(self, tag: str) -> int:
         """Forget every response with this tag; how many there were."""
-        return self._change(tag, lambda _: None)
+        slots = self._groups.get(tag, {}).values()
+        count = sum(len(slot.variants) for slot in slots)
+        for slot in tuple(slots):
+            self._remove(slot)
+        return count
 
     async def expire(self, tag: str, now: float) -> int:
         """Keep every response with this tag, but as stale from `now` on; how many there are."""
-        return self._change(tag, lambda each: replace(each, fresh_until=min(each.fresh_until, now)))
+        return self._change(tag, lambda each: replace(each, terms=each.terms.expired(now)))
 
-    def _change(self, tag: str, change: Callable[[StoredResponse], StoredResponse | None]) -> int:
-        count = 0
-        for key in tuple(self._tagged.get(tag, ())):
-            variants = []
-            for each in self._entries[key]:
-                tagged = tag in each.tags
-                count += tagged
-                changed = change(each) if tagged else each
-                if changed is not None:
-                    variants.append(changed)
-            self._put(key, tuple(variants), used=False)
-        return count
+    async def clear(self) -> None:
+        """Forget everything."""
+        self._groups.clear()
+        self._oldest = self._newest = self._hand = None
+        self._size_bytes = 0
 
-    def _put(self, key: str, variants: tuple[StoredResponse, ...], *, used: bool = True) -> None:
-        """Replace a key's variants and keep the books: sizes, tags, order of use."""
-        for each in self._entries.get(key, ()):
-            self._size_bytes -= each.size_bytes + len(key)
-            for tag in each.tags:
-                keys = self._tagged.get(tag, set())
-                keys.discard(key)
-                if not keys:
-                    self._tagged.pop(tag, None)
-        if not variants:
-            self._entries.pop(key, None)
-            return
-        self._entries[key] = variants
-        if used:
-            self._entries.move_to_end(key)
-        for each in variants:
-            self._size_bytes += each.size_bytes + len(key)
-            for tag in each.tags:
-                self._tagged.setdefault(tag, set()).add(key)
+    def _change(self, tag: str, change: Callable[[StoredResponse], StoredResponse]) -> int:
+        slots = self._groups.get(tag, {}).values()
+        for slot in slots:
+            slot.variants = tuple(map(change, slot.variants))
+        return sum(len(slot.variants) for slot in slots)
+
+    def _append(self, tag: str, key: str) -> _Slot:
+        slot = _Slot(tag, key, older=self._newest)
+        if self._newest is None:
+            self._oldest = slot
+        else:
+            self._newest.newer = slot
+        self._newest = slot
+        self._groups[tag][key] = slot
+        return slot
+
+    def _fill(self, slot: _Slot, variants: tuple[StoredResponse, ...]) -> None:
+        size_bytes = _slot_bytes(slot) + sum(map(response_bytes, variants))
+        self._size_bytes += size_bytes - slot.size_bytes
+        slot.variants, slot.size_bytes = variants, size_bytes
+
+    def _evict(self) -> None:
+        slot = self._hand or self._oldest
+        while slot is not None and slot.visited:
+            slot.visited = False
+            slot = slot.newer or self._oldest
+        if slot is not None:
+            self._hand = slot
+            self._evictions.inc()
+            self._remove(slot)
+
+    def _remove(self, slot: _Slot) -> None:
+        if self._hand is slot:
+            self._hand = slot.newer
+        if slot.older is None:
+            self._oldest = slot.newer
+        else:
+            slot.older.newer = slot.newer
+        if slot.newer is None:
+            self._newest = slot.older
+        else:
+            slot.newer.older = slot.older
+        slot.older = slot.newer = None
+        self._size_bytes -= slot.size_bytes
+        group = self._groups[slot.tag]
+        del group[slot.key]
+        if not group:
+            del self._groups[slot.tag]
+
+
+def response_bytes(response: StoredResponse) -> int:
+    """What a response costs in memory: its bytes, its fields, and the objects that hold them."""
+    headers = response.headers
+    size = sys.getsizeof(response) + sys.getsizeof(response.terms) + sys.getsizeof(response.body)
+    size += 2 * sys.getsizeof(response.terms.born_at)
+    # The table itself shows in a copy, not in its read-only face.
+    size += sys.getsizeof(headers) + sys.getsizeof(headers.copy())
+    for name, value in headers.items():
+        # A field's name stands there twice: as it is spelled, and as it is looked up.
+        size += 2 * sys.getsizeof(name) + sys.getsizeof(value)
+    for pair in response.vary:
+        size += sys.getsizeof(pair) + sum(map(sys.getsizeof, pair))
+    return size
+
+
+def _slot_bytes(slot: _Slot) -> int:
+    strings = sys.getsizeof(slot.tag) + sys.getsizeof(slot.key)
+    return sys.getsizeof(slot) + sys.getsizeof({slot.key: None}) + strings + _TABLE_BYTES

@@ -11,7 +11,7 @@ import structlog
 from gateway.core.credential import format_key, hash_key
 from gateway.core.job import State
 from gateway.core.message import Handler, Request
-from gateway.core.route import Match, Route
+from gateway.core.route import OTHER, Match, Route
 from gateway.policy.admission import Admission
 from gateway.policy.build import Parts, build
 from gateway.policy.cache import ResponseCache
@@ -67,13 +67,20 @@ def terminal() -> Terminal:
 @pytest.fixture
 def handler(metrics: Metrics, clock: FakeClock, terminal: Terminal, jobs: Jobs) -> Handler:
     windows = MemoryWindowStore()
-    store = MemoryResponseStore(1024**2)
+    store = MemoryResponseStore(1024**2, metrics)
     parts = Parts(
         windows=SharedWindows(windows, windows, metrics, clock),
         keys=KeySource(NoKeys(), metrics, clock),
         boundary=ProblemBoundary(),
         admission=Admission(1, lambda: jobs.active, lambda: None),
-        cache=ResponseCache(CachePolicy(), store, lambda _: State.RUNNING, metrics, clock),
+        cache=ResponseCache(
+            CachePolicy(),
+            store=store,
+            state_of=lambda _: State.RUNNING,
+            route_of=lambda method, path: Match(OTHER),
+            metrics=metrics,
+            now=clock,
+        ),
         metrics=metrics,
         now=clock,
         request_id_prefix="prefix-",

@@ -16,7 +16,7 @@ from gateway.core.error import UpstreamTimeout
 from gateway.core.freshness import StoredResponse
 from gateway.core.job import State
 from gateway.core.message import Request, Response
-from gateway.core.route import Match, Route
+from gateway.core.route import Match, Route, RouteTable
 from gateway.policy.cache import ResponseCache
 from gateway.settings.policy import CachePolicy
 from gateway.store.base import ResponseStore
@@ -36,6 +36,7 @@ from tests.support.store import new_job
 
 STATUS = Route("job-status", "/jobs/{job_id}/status", frozenset({"GET"}))
 CANCEL = Route("job-cancel", "/jobs/{job_id}", frozenset({"DELETE"}))
+ROUTES = RouteTable([STATUS, CANCEL])
 RUNNING, COMPLETED = {"status": "running"}, {"status": "completed"}
 
 
@@ -62,13 +63,20 @@ class Cached:
     def __init__(self, metrics: Metrics, clock: FakeClock) -> None:
         self.metrics = metrics
         self.clock = clock
-        self.store: ResponseStore = MemoryResponseStore(1024**2)
+        self.store: ResponseStore = MemoryResponseStore(1024**2, metrics)
         self.terminal = Terminal(Numbered())
         self.make()
 
     def make(self, **policy: Any) -> None:
         settings = CachePolicy.model_validate(policy)
-        self.policy = ResponseCache(settings, self.store, state_of, self.metrics, self.clock)
+        self.policy = ResponseCache(
+            settings,
+            store=self.store,
+            state_of=state_of,
+            route_of=ROUTES.match,
+            metrics=self.metrics,
+            now=self.clock,
+        )
 
     async def ask(self, headers: Headers = (), **given: Any) -> Response:
         return await self.policy(poll(headers, **given), self.terminal)
@@ -217,9 +225,10 @@ async def test_an_answer_that_varies_is_served_to_its_like_alone(cached: Cached)
     [
         {"Cookie": "a=b"},
         {"Authorization": "Basic x"},
-        {"Range": "bytes=0-1"},
-        {"If-None-Match": '"x"'},
-        {"If-Modified-Since": "x"},
+        {"If-Match": '"x"'},
+        {"If-Unmodified-Since": "x"},
+        {"X-Original-URL": "/other"},
+        {"X-HTTP-Method-Override": "DELETE"},
         {"Cache-Control": "no-store"},
         {"Connection": "Accept"},
     ],
@@ -247,7 +256,8 @@ async def test_how_long_the_connection_lasts_is_no_reason_to_bypass(cached: Cach
 async def test_another_method_is_passed_on(cached: Cached) -> None:
     await cached.ask()
 
-    assert how(await cached.ask(method="HEAD")) == "gateway; fwd=method"
+    assert how(await cached.ask(method="OPTIONS")) == "gateway; fwd=method"
+    assert await cached.made() == 1
 
 
 @pytest.mark.parametrize("said", ["no-cache", "max-age=0", "max-age=soon"])
@@ -331,7 +341,6 @@ async def test_what_belongs_to_one_answer_is_not_stored(cached: Cached) -> None:
                 "X-Request-ID": "theirs-1",
                 "RateLimit": '"x";r=1',
                 "X-RateLimit-Remaining": "1",
-                "Retry-After": "1",
                 "Cache-Status": "inner; hit",
                 "Server-Timing": "x",
             }
@@ -340,14 +349,16 @@ async def test_what_belongs_to_one_answer_is_not_stored(cached: Cached) -> None:
     first, second = await cached.ask(), await cached.ask()
 
     assert how(first) == "inner; hit, gateway; fwd=uri-miss; stored"
-    names = {"content-type", "server-timing", "age", "cache-status"}
+    names = {"content-type", "server-timing", "etag", "age", "cache-status"}
     assert {name.lower() for name in second.headers} == names
 
 
-async def test_other_routes_are_no_business_of_the_cache(cached: Cached) -> None:
-    request = make_request("GET", "/jobs", match=Match(Route("job-list", "/jobs")))
+async def test_the_gateways_own_resources_are_no_business_of_the_cache(cached: Cached) -> None:
+    own = Match(Route("webhooks", "/webhooks", gateway=True))
 
-    assert "Cache-Status" not in (await cached.policy(request, cached.terminal)).headers
+    for method in ("GET", "POST"):
+        request = make_request(method, "/webhooks", match=own)
+        assert "Cache-Status" not in (await cached.policy(request, cached.terminal)).headers
 
 
 async def test_switched_off_nothing_is_cached(cached: Cached) -> None:
@@ -366,6 +377,55 @@ async def test_results_are_counted_and_logged(cached: Cached, metrics: Metrics) 
     assert [request.fields["cache"] for request in requests] == ["miss", "hit", "bypass"]
     for result in ("miss", "hit", "bypass"):
         assert sample(metrics, "cache_requests_total", result=result) == 1
+
+
+# --- entity tags ----------------------------------------------------------------------------
+
+
+async def test_a_status_without_an_entity_tag_is_given_one(cached: Cached) -> None:
+    first, second = await cached.ask(), await cached.ask()
+
+    assert first.headers["ETag"].startswith('"gw-')
+    assert first.headers["ETag"] == second.headers["ETag"]
+
+
+async def test_the_tag_says_whether_the_status_changed(cached: Cached, clock: FakeClock) -> None:
+    tags = []
+    for _ in range(2):
+        tags.append((await cached.ask()).headers["ETag"])
+        clock.at += 5
+
+    assert tags[0] != tags[1]
+
+
+@pytest.mark.parametrize("late_seconds", [0, 5])
+async def test_a_client_that_has_the_status_is_told_so(cached: Cached, late_seconds: float) -> None:
+    cached.serve(lambda: answer(RUNNING))
+    tag = (await cached.ask()).headers["ETag"]
+    cached.clock.at += late_seconds
+
+    response = await cached.ask({"If-None-Match": tag})
+
+    assert (response.status, response.body, response.headers["ETag"]) == (304, b"", tag)
+    assert "Content-Type" not in response.headers
+    assert len(cached.terminal.requests) == (2 if late_seconds else 1)
+
+
+async def test_of_a_status_the_upstream_is_asked_for_the_whole(cached: Cached) -> None:
+    await cached.ask({"If-None-Match": '"x"', "Range": "bytes=0-1"})
+
+    assert not {"If-None-Match", "Range"} & set(cached.terminal.headers)
+    assert (await cached.ask()).status == 200
+
+
+async def test_even_a_status_that_is_not_kept_has_a_tag(cached: Cached) -> None:
+    cached.make(ttl_by_state={"running": 0})
+    cached.serve(lambda: answer(RUNNING))
+    tag = (await cached.ask()).headers["ETag"]
+
+    response = await cached.ask({"If-None-Match": tag})
+
+    assert (response.status, how(response)) == (304, "gateway; fwd=uri-miss")
 
 
 # --- events -----------------------------------------------------------------------------------
@@ -393,6 +453,15 @@ async def test_a_jobs_event_makes_its_stored_answers_stale(cached: Cached) -> No
 
 
 async def test_a_client_that_cancels_sees_it_in_its_next_poll(cached: Cached) -> None:
+    await cached.ask()
+    cancel = make_request("DELETE", "/jobs/j1", match=Match(CANCEL, {"job_id": "j1"}))
+    await cached.policy(cancel, Terminal())
+
+    assert await cached.made() == 2
+
+
+async def test_a_cancel_is_seen_although_http_caching_is_off(cached: Cached) -> None:
+    cached.make(http={"enabled": False})
     await cached.ask()
     cancel = make_request("DELETE", "/jobs/j1", match=Match(CANCEL, {"job_id": "j1"}))
     await cached.policy(cancel, Terminal())
@@ -470,24 +539,24 @@ class PurgedWhileStoring(MemoryResponseStore):
     cache: ResponseCache
     terminal = True
 
-    async def store(self, key: str, response: StoredResponse) -> None:
+    async def store(self, tag: str, key: str, response: StoredResponse) -> None:
         await self.cache.purge("job:j1", terminal=self.terminal)
-        await super().store(key, response)
+        await super().store(tag, key, response)
 
 
 @pytest.mark.parametrize(("ending", "kept"), [("end", []), ("event", [False])])
 async def test_an_event_while_the_answer_is_being_stored_counts_too(
     cached: Cached, clock: FakeClock, ending: str, kept: list[bool]
 ) -> None:
-    cached.store = store = PurgedWhileStoring(1024**2)
+    cached.store = store = PurgedWhileStoring(1024**2, cached.metrics)
     cached.make()
     store.cache, store.terminal = cached.policy, ending == "end"
     request = poll()
 
     await cached.policy(request, cached.terminal)
 
-    found = await store.lookup(cached.policy._rule.key(request))
-    assert [each.is_fresh(clock.at) for each in found] == kept
+    found = await store.lookup("job:j1", cached.policy._rule.key(request))
+    assert [each.terms.is_fresh(clock.at) for each in found] == kept
 
 
 # --- a slow upstream --------------------------------------------------------------------------
@@ -502,7 +571,7 @@ async def test_a_stale_answer_is_served_while_a_slow_upstream_thinks(
 
     response = await cached.ask()
 
-    assert how(response) == "gateway; hit; detail=slow-upstream"
+    assert how(response) == "gateway; hit; ttl=-3; detail=slow-upstream"
     assert (document(response)["status"], response.headers["Age"]) == ("running", "5")
     assert sample(metrics, "cache_requests_total", result="stale") == 1
     terminal.gate.set()
@@ -517,7 +586,7 @@ async def test_polls_of_a_slow_upstream_share_one_request(cached: Cached) -> Non
     terminal = cached.slow(Numbered())
 
     for _ in range(3):
-        assert how(await cached.ask()) == "gateway; hit; detail=slow-upstream"
+        assert how(await cached.ask()) == "gateway; hit; ttl=-3; detail=slow-upstream"
     await terminal.arrived()
     terminal.gate.set()
     await cached.policy.close()
@@ -579,7 +648,7 @@ async def test_a_failure_in_the_background_is_nobodys(cached: Cached) -> None:
     await cached.policy.close()
 
     terminal = cached.slow(Numbered())
-    assert how(await cached.ask()) == "gateway; hit; detail=slow-upstream"
+    assert how(await cached.ask()) == "gateway; hit; ttl=-3; detail=slow-upstream"
     terminal.gate.set()
     await cached.policy.close()
 

@@ -124,6 +124,12 @@ def test_problems_of_every_file_come_together(tmp_path: Path) -> None:
             "ttl_by_state: {complete: 1s}",
             "ttl_by_state.complete: unknown state; did you mean 'completed'?",
         ),
+        (
+            "cache",
+            "{max_bytes: 1MiB, max_entry: 2MiB}",
+            "max_entry: is more than max_bytes: nothing that large could be kept",
+        ),
+        ("cache", "http: {targets: [A B]}", "http.targets[0]: is not a header's name"),
         ("cache", "public: [job-lists]", "public[0]: unknown route; did you mean 'job-list'?"),
         (
             "rate_limits",

@@ -20,6 +20,8 @@ OPENMETRICS = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0
 SERIES = {
     "gateway_active_connections": (),
     "gateway_cache_requests_total": ("result",),
+    "gateway_cache_evictions_total": ("tier",),
+    "gateway_cache_bytes": ("tier",),
     "gateway_delivery_attempts_total": ("sink", "result"),
     "gateway_delivery_latency_seconds": ("sink",),
     "gateway_event_loop_lag_seconds": (),
