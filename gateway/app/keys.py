@@ -14,6 +14,7 @@ from gateway.settings.check_policy import known_scopes
 from gateway.settings.model import Settings
 from gateway.settings.policy import PolicySet
 from gateway.store.key import KeyStore
+from gateway.telemetry.metric import Metrics
 from gateway.web.keys import KeyApi
 
 
@@ -38,7 +39,7 @@ async def open_keys(
 
     Raises SettingsError for a store that cannot be used, as one that a running gateway has.
     """
-    stores = Stores(settings, policies)
+    stores = Stores(settings, policies, Metrics())
     await stores.open()
     try:
         issuer = KeyIssuer(
