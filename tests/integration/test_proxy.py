@@ -282,7 +282,7 @@ async def test_status_reason_and_body_pass(
             status=status, reason="As It Is", body=body, headers={"Location": "/x", "ETag": '"1"'}
         )
     )
-    async with client.get(f"{gateway.public}/a", allow_redirects=False) as response:
+    async with client.get(f"{gateway.public}/a/{status}", allow_redirects=False) as response:
         assert (response.status, response.reason) == (status, "As It Is")
         assert await response.read() == (body or b"")
     assert (response.headers["Location"], response.headers["ETag"]) == ("/x", '"1"')
