@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
+from gateway.core.error import StoreUnavailable
 from gateway.settings.model import Settings
 from gateway.settings.policy import PolicySet
 from gateway.store.base import AuditLog, JobStore, Outbox, ResponseStore, WebhookStore, WindowStore
@@ -9,6 +12,7 @@ from gateway.store.key import KeyStore
 from gateway.store.memory.response import MemoryResponseStore
 from gateway.store.memory.window import MemoryWindowStore
 from gateway.store.redis.client import RedisClient
+from gateway.store.redis.window import RedisWindowStore
 from gateway.store.sqlite.audit import SqliteAuditLog
 from gateway.store.sqlite.database import Database
 from gateway.store.sqlite.job import SqliteJobStore
@@ -42,11 +46,17 @@ class Stores:
         self.audit = SqliteAuditLog(self._database)
         self.keys = SqliteKeyStore(self._database)
         self.windows = self.local_windows = MemoryWindowStore()
+        if self.redis is not None and settings.redis is not None:
+            patience = settings.redis.limit_timeout
+            self.windows = RedisWindowStore(self.redis, patience_seconds=patience)
         self.responses = MemoryResponseStore(policies.cache.max_bytes, metrics)
 
     async def open(self) -> None:
         """Open them all. Raises SettingsError for one that cannot be used."""
         await self._database.open()
+        if self.redis is not None:
+            with suppress(StoreUnavailable):  # the limits say what then happens, and health tells
+                await self.redis.ping()
         # This process alone has the file: what an earlier one was at when it died is free again.
         await self.jobs.void_leases()
 

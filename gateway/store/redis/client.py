@@ -56,15 +56,30 @@ class RedisClient:
         head = self._namespace if tag is None else b"{%b:%b}" % (self._namespace, tag.encode())
         return b":".join((head, *(part.encode() for part in parts)))
 
-    async def run(self, script: Script, keys: Sequence[bytes], args: Sequence[Part] = ()) -> Any:
+    @property
+    def is_cluster(self) -> bool:
+        """True when keys without a common tag may lie on different nodes."""
+        return self._slots is not None
+
+    async def run(
+        self,
+        script: Script,
+        keys: Sequence[bytes],
+        args: Sequence[Part] = (),
+        *,
+        patience_seconds: float | None = None,
+    ) -> Any:
         """What the script returns; a server that does not know it (any more) is sent its text.
 
-        Raises `StoreUnavailable`, and `ReplyError` for a defect of the script.
+        With `patience_seconds` it waits for no connection, and for each reply no longer than that;
+        one that comes later is dropped. Raises `StoreUnavailable`, and `ReplyError` for a defect of
+        the script.
         """
         rest = (len(keys), *keys, *args)
-        reply = await self._send(keys[0], pack(("EVALSHA", script.sha, *rest)))
+        patience = patience_seconds
+        reply = await self._send(keys[0], pack(("EVALSHA", script.sha, *rest)), patience)
         if isinstance(reply, ReplyError) and reply.code == "NOSCRIPT":
-            reply = await self._send(keys[0], pack(("EVAL", script.text, *rest)))
+            reply = await self._send(keys[0], pack(("EVAL", script.text, *rest)), patience)
         return self._checked(reply)
 
     async def command(self, name: str, key: bytes, *args: Part) -> Any:
@@ -94,7 +109,7 @@ class RedisClient:
         if self._slots is None:
             return self._endpoint.addresses[:1]
         if self._is_stale:
-            await self._refresh()
+            await asyncio.shield(self._refresh())
         return self._slots.primaries()
 
     async def connection(self, address: Address) -> Connection:
@@ -102,14 +117,8 @@ class RedisClient:
         found = self._connections.get(address)
         if found is not None and found.is_open:
             return found
-        opening = self._opening.get(address)
-        if opening is None:
-            self._refuse_at_once(address)
-            opening = asyncio.create_task(self._open(address))
-            opening.add_done_callback(_forget)
-            self._opening[address] = opening
         # Shielded: whoever is cancelled must not take the connection from the others.
-        return await asyncio.shield(opening)
+        return await asyncio.shield(self._begin(address))
 
     async def close(self) -> None:
         """End every connection; a later call opens one again."""
@@ -121,15 +130,19 @@ class RedisClient:
             each.end("the gateway closed it")
         self._connections.clear()
 
-    async def _send(self, key: bytes, command: bytes) -> Any:
+    async def _send(self, key: bytes, command: bytes, patience: float | None = None) -> Any:
         if self._slots is None:
-            return await self._exchange(self._endpoint.addresses[0], command)
-        return await self._send_to_slot(self._slots, key, command)
+            return await self._exchange(self._endpoint.addresses[0], command, patience=patience)
+        return await self._send_to_slot(self._slots, key, command, patience)
 
-    async def _send_to_slot(self, slots: SlotMap, key: bytes, command: bytes) -> Any:
+    async def _send_to_slot(
+        self, slots: SlotMap, key: bytes, command: bytes, patience: float | None
+    ) -> Any:
         """The reply of the node that has the key, wherever redirections lead."""
         if self._is_stale:
-            await self._refresh()
+            refreshing = self._refresh()
+            if patience is None:
+                await asyncio.shield(refreshing)
         node = slots.node(key)
         if node is None:
             self._is_stale = True
@@ -137,7 +150,7 @@ class RedisClient:
         asking = False
         for _ in range(MAX_REDIRECTS + 1):
             try:
-                reply = await self._exchange(node, command, asking=asking)
+                reply = await self._exchange(node, command, asking=asking, patience=patience)
             except StoreUnavailable:
                 self._is_stale = True  # perhaps another node has taken its place
                 raise
@@ -153,14 +166,27 @@ class RedisClient:
                 self._is_stale = True  # one that moved is seldom alone
         raise unavailable(self.name, "redirected time and again", "wait until its slots have moved")
 
-    async def _exchange(self, address: Address, command: bytes, *, asking: bool = False) -> Any:
+    async def _exchange(
+        self,
+        address: Address,
+        command: bytes,
+        *,
+        asking: bool = False,
+        patience: float | None = None,
+    ) -> Any:
         connection = self._connections.get(address)
         if connection is None or not connection.is_open:
+            if patience is not None:
+                self._begin(address)
+                raise unavailable(written(address), "it is not connected yet", _REMEDY)
             connection = await self.connection(address)
         if asking:
             connection.send(pack(("ASKING",))).add_done_callback(_forget)
         try:
-            reply = await connection.send(command)
+            if patience is None:
+                reply = await connection.send(command)
+            else:
+                reply = await connection.send_patiently(command, patience)
         except Lost as error:
             raise unavailable(written(address), str(error), _REMEDY) from error
         if isinstance(reply, ReplyError) and reply.code in _DEMOTED:
@@ -191,6 +217,16 @@ class RedisClient:
         self._connections[address] = opened
         return opened
 
+    def _begin(self, address: Address) -> asyncio.Task[Connection]:
+        """The connection to come. Raises `StoreUnavailable` soon after an attempt that failed."""
+        opening = self._opening.get(address)
+        if opening is None:
+            self._refuse_at_once(address)
+            opening = asyncio.create_task(self._open(address))
+            opening.add_done_callback(_forget)
+            self._opening[address] = opening
+        return opening
+
     def _refuse_at_once(self, address: Address) -> None:
         """Many calls while the server is away cost one attempt to connect now and then."""
         failed = self._failed.get(address)
@@ -199,11 +235,11 @@ class RedisClient:
             if asyncio.get_running_loop().time() - at < RECONNECT_SECONDS:
                 raise StoreUnavailable(error.detail)
 
-    async def _refresh(self) -> None:
+    def _refresh(self) -> asyncio.Task[None]:
         if self._mapping is None:
             self._mapping = asyncio.create_task(self._load_slots())
             self._mapping.add_done_callback(_forget)
-        await asyncio.shield(self._mapping)
+        return self._mapping
 
     async def _load_slots(self) -> None:
         """Ask the nodes known, then those of the settings, until one tells."""

@@ -64,6 +64,18 @@ class Connection(asyncio.Protocol):
             self._timer = self._loop.call_later(self._timeout_seconds, self._check_timeout)
         return reply
 
+    async def send_patiently(self, command: bytes, seconds: float) -> Any:
+        """The reply, if it comes within `seconds`; else raises `Lost`, and the reply is dropped.
+
+        The connection stays: a later reply still is the oldest command's.
+        """
+        reply = self.send(command)
+        timer = self._loop.call_later(seconds, _give_up, reply, seconds)
+        try:
+            return await reply
+        finally:
+            timer.cancel()
+
     def write(self, command: bytes) -> None:
         """Send what is answered by pushes alone, such as SUBSCRIBE."""
         if self._transport is not None and not self.lost.done():
@@ -126,6 +138,11 @@ class Connection(asyncio.Protocol):
             self.end(f"no reply within {self._timeout_seconds:g} s")
         else:
             self._timer = self._loop.call_later(left, self._check_timeout)
+
+
+def _give_up(reply: asyncio.Future[Any], seconds: float) -> None:
+    if not reply.done():
+        reply.set_exception(Lost(f"no reply within {seconds:g} s"))
 
 
 async def connect(
