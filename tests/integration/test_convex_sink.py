@@ -2,36 +2,29 @@
 
 from __future__ import annotations
 
-import asyncio
-import random
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import SecretStr
 
-from gateway.core.event import envelope
-from gateway.core.job import Job, JobChange, Observation, State, WatchRule, advance, begin
-from gateway.core.outbox import Delivery, DeliveryStatus
+from gateway.core.job import Job, Observation, State, begin
+from gateway.core.outbox import DeliveryStatus
 from gateway.core.webhook import WebhookStatus
-from gateway.delivery.convex import ConvexClient, ConvexFunctionError, HistoryQuery
+from gateway.delivery.convex import ConvexFunctionError, HistoryQuery
 from gateway.delivery.convex_error import COMPARE, LOOK_UP, SHORTEN
-from gateway.delivery.convex_sink import DOUBTFUL_TRIES, ConvexSink
-from gateway.delivery.dispatcher import Dispatcher
-from gateway.delivery.subscription import ConvexSubscription, WebhookPublisher
-from gateway.settings.model import Convex, ConvexFunctions
-from gateway.store.base import DeliveryQuery
-from gateway.store.sqlite import Database, SqliteJobStore, SqliteOutbox
-from gateway.telemetry.metric import Metrics
+from gateway.delivery.convex_sink import DOUBTFUL_TRIES
+from gateway.delivery.subscription import WebhookPublisher
+from gateway.settings.model import ConvexFunctions
 from tests.support.convex import ConvexServer, require_server
+from tests.support.convex_world import World, opened
 from tests.support.delivery import SECRET, make_webhook
 
 UPDATE = "jobs:updateProgress"
-EVERY_PERCENT = WatchRule(progress_step=1.0)
+
 FAILURE = {
     "error_type": "external_service_error",
     "error_code": "DEEPGRAM_DOWN",
@@ -39,77 +32,6 @@ FAILURE = {
     "is_retryable": True,
     "support_reference": "ERR-1",
 }
-
-
-@dataclass
-class World:
-    """A store, a dispatcher over it, and jobs that change when a test says so."""
-
-    server: ConvexServer
-    directory: Path
-    settings: Convex
-    metrics: Metrics = field(default_factory=Metrics)
-
-    async def open(self) -> None:
-        self.database = Database(self.directory / "gateway.db")
-        await self.database.open()
-        self.jobs = SqliteJobStore(self.database)
-        self.outbox = SqliteOutbox(self.database)
-        self.client = ConvexClient(self.settings)
-        self.sink = ConvexSink(self.client, self.settings, now=time.time)
-        await self.sink.start()
-        self.dispatcher = Dispatcher(
-            self.outbox, [self.sink], now=time.time, jitter=random.random, metrics=self.metrics
-        )
-        await self.dispatcher.start()
-
-    async def close(self) -> None:
-        await self.dispatcher.stop(0.0)
-        await self.sink.close()
-        await self.database.close()
-
-    async def create(self, job_id: str = "j1", **fields: Any) -> Job:
-        at = time.time()
-        blank = Job(job_id, "01K", "acme", "u1", State.QUEUED, at, at, subject="v1", **fields)
-        seen = Observation(job_id, at, state=State.QUEUED)
-        return await self._record(begin(blank, seen, at))
-
-    async def observe(self, job: Job, state: State = State.RUNNING, **seen: Any) -> Job:
-        at = time.time()
-        change = advance(job, Observation(job.id, at, state=state, **seen), at, EVERY_PERCENT)
-        assert change is not None
-        return await self._record(change)
-
-    async def _record(self, change: JobChange) -> Job:
-        envelopes = [envelope(change.job, event, None) for event in change.events]
-        subscription = ConvexSubscription(self.settings.functions)
-        messages = await subscription.messages(change, envelopes)
-        assert await self.jobs.record(change, [], messages)
-        self.dispatcher.wake()
-        stored = await self.jobs.get(change.job.id)
-        assert stored is not None
-        return stored
-
-    async def log(self) -> Sequence[Delivery]:
-        """Every delivery, in the order of its event."""
-        deliveries, _ = await self.outbox.deliveries(DeliveryQuery("convex", limit=1000))
-        return sorted(deliveries, key=lambda each: each.message.sequence)
-
-    async def until(self, condition: Callable[[Sequence[Delivery]], bool]) -> Sequence[Delivery]:
-        """The log once `condition` holds of it. Raises TimeoutError."""
-        async with asyncio.timeout(30):
-            # What changes is a row of a database: there is nothing to await.
-            while not condition(deliveries := await self.log()):  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
-        return deliveries
-
-    async def settled(self) -> Sequence[Delivery]:
-        """The log once nothing in it waits any more."""
-        return await self.until(lambda log: all(each.message.status.final for each in log))
-
-    async def row(self, table: str) -> Mapping[str, Any]:
-        (row,) = await self.server.dump(table)
-        return row
 
 
 @pytest.fixture(scope="module")
@@ -123,26 +45,6 @@ def convex_process() -> Iterator[ConvexServer]:
 async def server(convex_process: ConvexServer) -> ConvexServer:
     await convex_process.reset()
     return convex_process
-
-
-def settings_of(server: ConvexServer, **fields: Any) -> Convex:
-    values: dict[str, Any] = {
-        "url": server.url,
-        "deploy_key": SecretStr(server.deploy_key),
-        "retry_delays": (0.01,),
-        "timeout": 5.0,
-    }
-    return Convex(**(values | fields))
-
-
-@asynccontextmanager
-async def opened(server: ConvexServer, directory: Path, **fields: Any) -> AsyncIterator[World]:
-    world = World(server, directory, settings_of(server, **fields))
-    await world.open()
-    try:
-        yield world
-    finally:
-        await world.close()
 
 
 @pytest.fixture
@@ -308,7 +210,7 @@ async def test_refused_arguments_end_as_a_dead_letter_with_the_functions_text(
         )
     assert refusal.value.data == {"code": "INVALID_ARGUMENT", "message": "jobId must not be empty"}
     job = Job("j1", "", "acme", "u1", State.QUEUED, 1.0, 1.0)
-    await world._record(begin(job, Observation("j1", 1.0, state=State.QUEUED), 1.0))
+    await world.record(begin(job, Observation("j1", 1.0, state=State.QUEUED), 1.0))
     (delivery,) = await world.settled()
     assert delivery.message.status is DeliveryStatus.EXHAUSTED
     assert len(delivery.attempts) == 1
