@@ -14,6 +14,7 @@ from gateway.app.health import build_health
 from gateway.app.keys import key_api
 from gateway.app.store import Stores
 from gateway.app.upkeep import Tasks, flush_keys, gauge_outbox, prune
+from gateway.app.webhooks import webhook_admin
 from gateway.core.job import JobChange
 from gateway.core.message import Request, Response
 from gateway.settings.contract import compile_contract
@@ -138,7 +139,10 @@ class Gateway:
             drain=self.draining.set,
             problem=problem,
             about={"title": self.settings.api_title, "version": self.settings.api_version},
-            resources=key_api(self.stores.keys, self.front, self._now).routes(),
+            resources=[
+                *key_api(self.stores.keys, self.front, self._now).routes(),
+                *webhook_admin(self.stores, self.front, self._now, self.behind.wake).routes(),
+            ],
         )
         runner = web.AppRunner(admin.application(), access_log=None)
         self._stack.push_async_callback(runner.cleanup)

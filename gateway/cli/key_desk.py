@@ -9,21 +9,16 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote
 
-import aiohttp
-
 from gateway.app.keys import open_keys
+from gateway.cli.admin_api import HINT, AdminApi, Document, open_admin_api
 from gateway.core.error import SettingsError
 from gateway.policy.key_issuer import Issued, KeyIssuer
 from gateway.settings.load import load, load_policies, policies_directory
 from gateway.store.key import KeyStore
 from gateway.web.keys import key_document
 
-KEY_VARIABLE = "GATEWAY_ADMIN_KEY"
 _BY = "command-line"
 _PAGE = 1000
-_TIMEOUT_SECONDS = 30.0
-
-Document = dict[str, Any]
 
 
 class KeyDesk(Protocol):
@@ -53,13 +48,8 @@ async def open_desk(admin: str | None, config: Path) -> AsyncIterator[KeyDesk]:
     Raises SettingsError when there is no admin key, or the store cannot be used.
     """
     if admin is not None:
-        key = os.environ.get(KEY_VARIABLE)
-        if not key:
-            raise SettingsError([f"{KEY_VARIABLE}: set it to a key with the scope admin"])
-        async with aiohttp.ClientSession(
-            headers={"X-API-Key": key}, timeout=aiohttp.ClientTimeout(_TIMEOUT_SECONDS)
-        ) as session:
-            yield _Remote(session, admin.rstrip("/"))
+        async with open_admin_api(admin) as api:
+            yield _Remote(api)
         return
     settings = load(config, os.environ)
     policies = load_policies(policies_directory(config, settings))
@@ -67,50 +57,34 @@ async def open_desk(admin: str | None, config: Path) -> AsyncIterator[KeyDesk]:
         try:
             issuer, store = await stack.enter_async_context(open_keys(settings, policies))
         except SettingsError as error:
-            hint = f"a running gateway is reached with --admin http://HOST:PORT and {KEY_VARIABLE}"
-            raise SettingsError([*error.problems, hint]) from error
+            raise SettingsError([*error.problems, HINT]) from error
         yield _Local(issuer, store)
 
 
 class _Remote:
     """Over the admin API."""
 
-    def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
-        self._session = session
-        self._url = url
+    def __init__(self, api: AdminApi) -> None:
+        self._api = api
 
     async def create(self, document: Mapping[str, Any]) -> Document:
-        return await self._ask("POST", "/keys", json=document)
+        return await self._api.ask("POST", "/keys", json=document)
 
     async def list(self, owner: str | None) -> list[Document]:
         found: list[Document] = []
         query = {"limit": str(_PAGE), **({"owner": owner} if owner is not None else {})}
         while True:
-            page = await self._ask("GET", "/keys", params=query)
+            page = await self._api.ask("GET", "/keys", params=query)
             found += page["keys"]
             if page["next_cursor"] is None:
                 return found
             query["cursor"] = page["next_cursor"]
 
     async def rotate(self, key_id: str, document: Mapping[str, Any]) -> Document:
-        return await self._ask("POST", f"/keys/{quote(key_id, safe='')}/rotate", json=document)
+        return await self._api.ask("POST", f"/keys/{quote(key_id, safe='')}/rotate", json=document)
 
     async def revoke(self, key_id: str) -> None:
-        await self._ask("DELETE", f"/keys/{quote(key_id, safe='')}")
-
-    async def _ask(self, method: str, path: str, **given: Any) -> Document:
-        """The answer's document. Raises SettingsError with what the gateway says is wrong."""
-        try:
-            async with self._session.request(method, self._url + path, **given) as response:
-                raw = await response.read()
-                document = await response.json(content_type=None) if raw else {}
-        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-            said = str(error) or type(error).__name__
-            raise SettingsError([f"{self._url}{path}: {said}"]) from error
-        if response.status >= 300:
-            raise SettingsError(_problems(response.status, document))
-        found: Document = document
-        return found
+        await self._api.ask("DELETE", f"/keys/{quote(key_id, safe='')}")
 
 
 class _Local:
@@ -146,13 +120,3 @@ class _Local:
         if issued.predecessor is not None:
             document["predecessor"] = key_document(issued.predecessor, now)
         return document
-
-
-def _problems(status: int, document: Any) -> list[str]:
-    """A problem document (RFC 9457) in sentences."""
-    if not isinstance(document, dict):
-        return [f"the gateway answered {status}"]
-    errors = document.get("errors")
-    if isinstance(errors, list) and errors:
-        return [f"{each['pointer'].removeprefix('#/')}: {each['detail']}" for each in errors]
-    return [str(document.get("detail", f"the gateway answered {status}"))]

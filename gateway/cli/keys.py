@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gateway.cli.failure import fail
-from gateway.cli.option import Commands, add_config
+from gateway.cli.option import Commands, add_admin, add_config
+from gateway.cli.table import show_table
 from gateway.core.error import GatewayError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from gateway.cli.key_desk import Document, KeyDesk
+    from gateway.cli.admin_api import Document
+    from gateway.cli.key_desk import KeyDesk
 
 DEFAULT_SCOPES = "jobs:read,jobs:write,webhooks"
 _COLUMNS = ("id", "owner", "name", "state", "scopes", "tier", "expires_at", "last_used_at")
@@ -45,7 +47,7 @@ def _add_create(commands: Commands) -> None:
         "--write", type=Path, metavar="FILE", help="add its entry there: policies/auth.yaml"
     )
     where.add_argument("--store", action="store_true", help="keep it in the store")
-    _add_admin(where)
+    add_admin(where)
     add_config(create)
     create.set_defaults(run=_create)
 
@@ -54,7 +56,7 @@ def _add_list(commands: Commands) -> None:
     listing = commands.add_parser("list", help="show the keys of a store or a gateway")
     listing.add_argument("--owner", help="only this one's")
     listing.add_argument("--json", action="store_true", help="as JSON")
-    _add_admin(listing)
+    add_admin(listing)
     add_config(listing)
     listing.set_defaults(run=_list)
 
@@ -67,7 +69,7 @@ def _add_rotate(commands: Commands) -> None:
     rotate.add_argument("--expires", metavar="TIME", help="when the successor ends")
     where = rotate.add_mutually_exclusive_group()
     where.add_argument("--write", type=Path, metavar="FILE", help="the policy file that has it")
-    _add_admin(where)
+    add_admin(where)
     add_config(rotate)
     rotate.set_defaults(run=_rotate)
 
@@ -75,17 +77,9 @@ def _add_rotate(commands: Commands) -> None:
 def _add_revoke(commands: Commands) -> None:
     revoke = commands.add_parser("revoke", help="end a key of the store at once")
     revoke.add_argument("key_id", metavar="ID")
-    _add_admin(revoke)
+    add_admin(revoke)
     add_config(revoke)
     revoke.set_defaults(run=_revoke)
-
-
-def _add_admin(parser: argparse._ActionsContainer) -> None:
-    parser.add_argument(
-        "--admin",
-        metavar="URL",
-        help="through the gateway whose admin listener is there; its key is in GATEWAY_ADMIN_KEY",
-    )
 
 
 def _create(arguments: argparse.Namespace) -> int:
@@ -112,12 +106,7 @@ def _list(arguments: argparse.Namespace) -> int:
 
             print(json.dumps(keys, indent=2))
             return
-        rows = [[name.removesuffix("_at") for name in _COLUMNS]]
-        rows += [[_cell(key[name]) for name in _COLUMNS] for key in keys]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        for row in rows:
-            cells = (f"{cell:{width}}" for cell, width in zip(row, widths, strict=True))
-            print("  ".join(cells).rstrip())
+        show_table(_COLUMNS, keys)
 
     return _at_desk(arguments, lambda desk: desk.list(arguments.owner), show)
 
@@ -179,9 +168,3 @@ def _at_desk(
 
 def _given(**members: Any) -> dict[str, Any]:
     return {name: value for name, value in members.items() if value is not None}
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, list):
-        return ",".join(value)
-    return "-" if value in (None, "") else str(value)

@@ -10,6 +10,18 @@ from typing import TypeAlias
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001 - above
 
 
+KEY_VARIABLE = "GATEWAY_ADMIN_KEY"
+
+
+def add_admin(parser: argparse._ActionsContainer) -> None:
+    """`--admin URL`."""
+    parser.add_argument(
+        "--admin",
+        metavar="URL",
+        help=f"through the gateway whose admin listener is there; its key is in {KEY_VARIABLE}",
+    )
+
+
 def add_config(parser: argparse.ArgumentParser) -> None:
     """`--config FILE`."""
     parser.add_argument(

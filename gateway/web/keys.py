@@ -8,12 +8,13 @@ from typing import Any
 
 from aiohttp import web
 
-from gateway.core.credential import ADMIN, Key, find_key
-from gateway.core.error import Forbidden, InvalidRequest, Unauthorized
+from gateway.core.credential import Key
+from gateway.core.error import InvalidRequest
 from gateway.core.message import Response
 from gateway.policy.key_issuer import Issued, KeyIssuer
 from gateway.policy.key_source import KeySource
 from gateway.store.key import KeyStore
+from gateway.web.admin_key import AdminKey
 from gateway.web.document import json_response, parse_object
 
 _PAGE = 100
@@ -22,11 +23,7 @@ _NOT_STORED = {"Cache-Control": "no-store"}
 
 
 class KeyApi:
-    """Creates, lists, rotates and revokes keys.
-
-    Asks for a key itself, one of the policy file or of the store: nothing else on the admin
-    listener needs one.
-    """
+    """Creates, lists, rotates and revokes keys; asks for one itself."""
 
     def __init__(
         self,
@@ -39,6 +36,7 @@ class KeyApi:
         self._store = store
         self._source = source
         self._now = now
+        self._callers = AdminKey(source, now)
 
     def routes(self) -> list[web.RouteDef]:
         """For the admin listener's application."""
@@ -51,7 +49,7 @@ class KeyApi:
         ]
 
     async def _list(self, request: web.Request) -> web.Response:
-        self._caller(request)
+        self._callers.caller(request)
         owner, cursor = request.query.get("owner"), request.query.get("cursor")
         limit = request.query.get("limit", str(_PAGE))
         if not limit.isdecimal() or not 1 <= int(limit) <= _MAX_PAGE:
@@ -70,49 +68,26 @@ class KeyApi:
         return _sent(200, {"keys": [*listed, *stored], "next_cursor": following})
 
     async def _get(self, request: web.Request) -> web.Response:
-        self._caller(request)
+        self._callers.caller(request)
         record = await self._issuer.get(request.match_info["key_id"])
         return _sent(200, self._shown(record.key, record.last_used_at, "store"))
 
     async def _create(self, request: web.Request) -> web.Response:
-        caller = self._caller(request)
+        caller = self._callers.caller(request)
         issued = await self._issuer.create(parse_object(await request.read()), caller.key_id)
         return self._issued(issued)
 
     async def _rotate(self, request: web.Request) -> web.Response:
-        caller = self._caller(request)
+        caller = self._callers.caller(request)
         raw = await request.read()
         document = parse_object(raw) if raw else {}
         issued = await self._issuer.rotate(request.match_info["key_id"], document, caller.key_id)
         return self._issued(issued)
 
     async def _revoke(self, request: web.Request) -> web.Response:
-        caller = self._caller(request)
+        caller = self._callers.caller(request)
         await self._issuer.revoke(request.match_info["key_id"], caller.key_id)
         return web.Response(status=204, headers=_NOT_STORED)
-
-    def _caller(self, request: web.Request) -> Key:
-        """Who asks. Raises Unauthorized or Forbidden."""
-        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        given = request.headers.getall("X-API-Key", [])
-        if scheme.lower() == "bearer":
-            given = [*given, token.strip()]
-        if len(given) > 1:
-            raise InvalidRequest("The request carries more than one API key; send one.")
-        key = find_key(given[0], self._source.listed, self._source.by_hash) if given else None
-        if (
-            key is None
-            or not key.is_active(self._now())
-            or not key.allows_client(request.remote or "")
-        ):
-            raise Unauthorized(
-                "Send an API key with the scope admin, in X-API-Key or as a bearer token.",
-                headers={"WWW-Authenticate": 'Bearer realm="gateway-admin"'},
-            )
-        if ADMIN not in key.scopes:
-            raise Forbidden("This needs the scope admin, which the key does not have.")
-        self._source.used[key.key_id] = self._now()
-        return key
 
     def _issued(self, issued: Issued) -> web.Response:
         document = {**key_document(issued.key, self._now()), "key": issued.secret}

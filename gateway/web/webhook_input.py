@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from gateway.core.address import AddressRule
@@ -138,6 +139,26 @@ def read_recovery(document: Mapping[str, Any]) -> tuple[float, str | None]:
         cursor = _text(cursor, 512, violations, "cursor")
     violations.raise_any()
     return since, cursor
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayRequest:
+    """One delivery by its id, or what was missed `since` (epoch seconds), from `cursor` on."""
+
+    delivery_id: str | None = None
+    since: float = 0.0
+    cursor: str | None = None
+
+
+def read_replay(document: Mapping[str, Any]) -> ReplayRequest:
+    """What an operator wants sent again: `delivery_id`, or `since` as `read_recovery` has it."""
+    if "delivery_id" not in document:
+        return ReplayRequest(None, *read_recovery(document))
+    violations = Violations()
+    _refuse_unknown(document, {"delivery_id"}, violations)
+    delivery_id = _text(document["delivery_id"], 512, violations, "delivery_id")
+    violations.raise_any()
+    return ReplayRequest(delivery_id)
 
 
 def _read(

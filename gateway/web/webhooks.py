@@ -21,6 +21,7 @@ from gateway.core.identifier import ulid
 from gateway.core.message import Handler, Request, Response
 from gateway.core.signature import generate_secret
 from gateway.core.webhook import Webhook, WebhookStatus
+from gateway.delivery.replay import Replay
 from gateway.store.base import AuditLog, JobStore, Outbox, WebhookQuery, WebhookStore
 from gateway.telemetry.log import get_logger
 from gateway.web.document import json_response, read_object
@@ -37,6 +38,7 @@ from gateway.web.webhook_sample import catalogue
 
 PATH = "/api/v1/webhooks"
 ALL_OWNERS_SCOPE = "webhooks:all"
+WEBHOOK_FILTERS = ("cursor", "limit", "status", "job_id")
 _EDIT_TRIES = 5
 
 Publish = Callable[[Webhook, bool], Awaitable[None]]
@@ -97,7 +99,8 @@ class WebhookApi:
             case (webhook_id, "rotate"):
                 return {"POST": partial(self._rotate, webhook_id)}
             case (webhook_id, *rest):
-                delivery = DeliveryApi(self.outbox, self.jobs, self.now, self.token, self.wake)
+                replay = Replay(self.outbox, self.jobs, self.now, self.wake)
+                delivery = DeliveryApi(self.outbox, replay, self.now, self.token)
                 return {
                     method: partial(self._deliver, webhook_id, action)
                     for method, action in delivery.methods(tuple(rest)).items()
@@ -130,17 +133,8 @@ class WebhookApi:
         return json_response(201, encode_webhook(webhook, reveal=True), location)
 
     async def _list(self, request: Request) -> Response:
-        query = Query(request.query, ("cursor", "limit", "status", "job_id"))
-        status = query.one_of("status", WebhookStatus)
-        page, cursor = await self.webhooks.list(
-            WebhookQuery(
-                owner=request.owner,
-                job_id=query.text("job_id"),
-                status=WebhookStatus(status) if status else None,
-                cursor=query.text("cursor"),
-                limit=query.limit(),
-            )
-        )
+        query = Query(request.query, WEBHOOK_FILTERS)
+        page, cursor = await self.webhooks.list(webhook_query(query, request.owner))
         listed = [encode_webhook(webhook) for webhook in page]
         return json_response(200, {"webhooks": listed, "next_cursor": cursor})
 
@@ -252,6 +246,18 @@ class WebhookApi:
         except StoreUnavailable as error:
             # The change itself is stored, and its answer may hold the only sight of the secret.
             _log.warning("webhook_copy_failed", webhook_id=webhook.id, error=error.detail)
+
+
+def webhook_query(query: Query, owner: str | None) -> WebhookQuery:
+    """Which webhooks a query string asks for; `owner` None: of any owner."""
+    status = query.one_of("status", WebhookStatus)
+    return WebhookQuery(
+        owner=owner,
+        job_id=query.text("job_id"),
+        status=WebhookStatus(status) if status else None,
+        cursor=query.text("cursor"),
+        limit=query.limit(),
+    )
 
 
 async def _events(_request: Request) -> Response:

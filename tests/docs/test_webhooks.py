@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from gateway.cli import main
 from gateway.core.filter import compile_filter
 from gateway.core.job import EventType
 from gateway.core.outbox import Message
@@ -134,3 +135,22 @@ def test_schedule_is_the_shipped_one() -> None:
 def _seconds(text: str) -> float:
     number, unit = text.split()
     return float(number) * {"s": 1, "min": 60, "h": 3600}[unit]
+
+
+def test_commands_of_operators_are_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["webhooks", "--help"])
+    offered = re.search(r"^  COMMAND\n((?:    .*\n)+)", capsys.readouterr().out, re.MULTILINE)
+    assert offered is not None
+    names = re.findall(r"^    (\w+)", offered[1], re.MULTILINE)
+
+    assert [codes(row["command"])[0].split()[2] for row in rows("command")] == names
+
+
+def test_options_of_operators_are_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    for row in rows("command"):
+        with pytest.raises(SystemExit):
+            main([*codes(row["command"])[0].split()[1:3], "--help"])
+        offered = capsys.readouterr().out
+        for code in codes(row["what it does"]):
+            assert code.split()[0] in offered

@@ -931,8 +931,8 @@ async def test_recovery_starts_at_the_given_time_and_never_before_the_webhook(ap
 async def test_recovery_of_many_jobs_goes_on_from_a_cursor(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.web.webhook_delivery.RECOVERY_PAGES", 1)
-    monkeypatch.setattr("gateway.web.webhook_delivery.MAX_LIMIT", 2)
+    monkeypatch.setattr("gateway.delivery.replay.RECOVERY_PAGES", 1)
+    monkeypatch.setattr("gateway.delivery.replay._PAGE", 2)
     created = await api.create(events=["job.completed"])
     for number in range(3):
         await run_job(api, None, f"job-{number}")

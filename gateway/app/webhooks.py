@@ -1,0 +1,47 @@
+"""What operators do with webhooks: behind the admin listener, and over the store alone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from gateway.app.front import Front
+from gateway.app.store import Stores
+from gateway.delivery.replay import Replay
+from gateway.settings.model import Settings
+from gateway.settings.policy import PolicySet
+from gateway.telemetry.metric import Metrics
+from gateway.web.admin_key import AdminKey
+from gateway.web.webhook_admin import WebhookAdmin, WebhookDesk
+
+
+def webhook_desk(stores: Stores, now: Callable[[], float], wake: Callable[[], None]) -> WebhookDesk:
+    """The desk over these stores; `wake` tells the dispatcher, if there is one."""
+    replay = Replay(stores.outbox, stores.jobs, now, wake)
+    return WebhookDesk(stores.webhooks, stores.outbox, stores.audit, replay)
+
+
+def webhook_admin(
+    stores: Stores, front: Front, now: Callable[[], float], wake: Callable[[], None]
+) -> WebhookAdmin:
+    """What the admin listener answers under `/webhooks` and `/audit`."""
+    return WebhookAdmin(webhook_desk(stores, now, wake), AdminKey(front.keys, now))
+
+
+@asynccontextmanager
+async def open_webhooks(settings: Settings, policies: PolicySet) -> AsyncIterator[WebhookDesk]:
+    """The desk over the store by itself: what it enqueues goes out when a gateway runs.
+
+    Raises SettingsError for a store that cannot be used, as one that a running gateway has.
+    """
+    stores = Stores(settings, policies, Metrics())
+    await stores.open()
+    try:
+        yield webhook_desk(stores, time.time, _nobody)
+    finally:
+        await stores.close()
+
+
+def _nobody() -> None:
+    """No dispatcher runs beside this."""
