@@ -153,10 +153,11 @@ class Gateway:
 
     async def _changed(self, change: JobChange) -> None:
         """After a job's change is committed: tell who waits for it."""
+        if change.events:
+            self.behind.wake()
+        known = await self.front.cache.changed(change)
         if not change.events:
             return
-        self.behind.wake()
-        known = await self.front.cache.changed(change)
         if change.before is None:
             self.behind.watcher.wake()
         if change.before is None or known:

@@ -20,9 +20,10 @@ from gateway.core.route import Match
 from gateway.core.validator import CONDITIONAL_FIELDS
 from gateway.policy.cache_answer import CACHE_STATUS, conditioned, served
 from gateway.policy.cache_fetch import CacheFetch
-from gateway.policy.cache_rule import CacheRule, job_tag, tag_of
+from gateway.policy.cache_rule import CacheRule, history_tag, job_tag, tag_of
 from gateway.policy.cache_store import Shelf
 from gateway.policy.flight import Fetch, Flight, Flights, Landed, Outdated
+from gateway.settings.contract import HISTORY
 from gateway.settings.policy import CachePolicy
 from gateway.store.base import ResponseStore
 from gateway.telemetry.metric import Metrics
@@ -84,14 +85,16 @@ class ResponseCache:
 
     async def __call__(self, request: Request, call_next: Handler) -> Response:
         """The stored answer, or the upstream's."""
-        if not self._enabled or request.match.route.gateway:
+        if not self._enabled or _is_own(request):
             return await call_next(request)
         if request.method not in _READS:
             return await self._change(request, call_next)
         if not self._rule.covers(request) or self._rule.bypasses(request):
             self._count(request, "bypass")
             return await _marked(call_next(request), "bypass")
-        tag, key = tag_of(request.match, request.target), self._rule.key(request)
+        is_history = request.match.name == HISTORY
+        tag = history_tag(request.owner) if is_history else tag_of(request.match, request.target)
+        key = self._rule.key(request)
         now = self._now()
         decided = verdict(request.headers, await self._shelf.lookup(tag, key), now)
         if isinstance(decided, Hit):
@@ -101,7 +104,13 @@ class ResponseCache:
         return await self._carry_out(decided, request, call_next, tag, key)
 
     async def changed(self, change: JobChange) -> int:
-        """Hear of a job's event; how many stored answers it made stale, or at its end removed."""
+        """Hear of a job's change; how many stored answers of it are stale now, or at its end gone.
+
+        Whatever changed, its owner's pages of jobs are not as they were.
+        """
+        await self.purge(history_tag(change.job.owner))
+        if not change.events:
+            return 0
         return await self.purge(job_tag(change.job.id), terminal=change.job.state.terminal)
 
     async def purge(self, tag: str, *, terminal: bool = True) -> int:
@@ -256,6 +265,13 @@ class ResponseCache:
     def _count(self, request: Request, result: str) -> None:
         request.fields["cache"] = result
         self._counts[result].inc()
+
+
+def _is_own(request: Request) -> bool:
+    """True for the gateway's own resources, which are no business of the cache but for history."""
+    if not request.match.route.gateway:
+        return False
+    return request.match.name != HISTORY or request.method not in _READS
 
 
 def _is_for_all(request: Request) -> bool:

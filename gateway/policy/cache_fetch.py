@@ -25,6 +25,7 @@ from gateway.policy.cache_rule import CacheRule
 from gateway.policy.cache_store import Shelf
 from gateway.policy.collect import collected
 from gateway.policy.flight import Flight, Flights, Landed, Outdated
+from gateway.settings.contract import HISTORY
 
 _GONE = frozenset({404, 410})
 _FAILED = frozenset({500, 502, 503, 504})  # RFC 5861 section 4
@@ -84,7 +85,8 @@ class CacheFetch:
             return await self._head(request, response, found, asked_at, flight)
         body = response.body
         terms = self._rule.terms(request, response, asked_at, self._now())
-        if request.match.name == STATUS and response.status == 200 and isinstance(body, bytes):
+        tagged = request.match.name in (STATUS, HISTORY) and response.status == 200
+        if tagged and isinstance(body, bytes):
             # Only now: a tag made here is no validator that a response is worth keeping for.
             digest = hashlib.blake2b(body, digest_size=_DIGEST_BYTES).hexdigest()
             response.headers.setdefault("ETag", made_entity_tag(digest))

@@ -23,6 +23,7 @@ from gateway.core.storing import (
     terms_of,
 )
 from gateway.core.vary import vary_values
+from gateway.settings.contract import HISTORY
 from gateway.settings.policy import CachePolicy
 
 _RUNNING_SECONDS = 2.0  # a job that has not ended, unless ttl_by_state says otherwise
@@ -56,7 +57,7 @@ class CacheRule:
     def covers(self, request: Request) -> bool:
         """True when answers to this route's reads may be kept at all; streams never are."""
         name = request.match.name
-        return name == STATUS or (self._http and name != STREAM)
+        return name in (STATUS, HISTORY) or (self._http and name != STREAM)
 
     def bypasses(self, request: Request) -> bool:
         """True when neither a stored answer will do nor this one may be kept."""
@@ -80,7 +81,8 @@ class CacheRule:
         line break, and the owner stands last: no two keys read alike.
         """
         whose = f"={request.principal.owner}" if request.principal else "-"
-        if request.match.name in self._public:
+        # Jobs are an owner's own, whatever the policy has in common.
+        if request.match.name in self._public and request.match.name != HISTORY:
             whose = "*"
         if request.match.name == STATUS:
             accept = ", ".join(request.headers.getall("Accept", ("*/*",)))
@@ -91,6 +93,8 @@ class CacheRule:
         self, request: Request, response: Response, asked_at: float, now: float
     ) -> Terms | None:
         """On what terms the answer may be kept, or None; `asked_at` is when it was asked for."""
+        if request.match.name == HISTORY:
+            return self._history_terms(response, now)
         if request.match.name == STATUS:
             terms = self._job_terms(response, asked_at, now)
             if terms is not None or not self._http:
@@ -122,6 +126,13 @@ class CacheRule:
         """True when a stored answer may be served because the upstream failed."""
         return may_serve_on_error(request.headers, found, now, self._policy.stale_if_error)
 
+    def _history_terms(self, response: Response, now: float) -> Terms | None:
+        """Those of a page of jobs: until one of them changes, which ends it by its tag."""
+        if response.status != 200 or self._policy.ttl <= 0:
+            return None
+        # Each owner has its own, so that an `Authorization` makes no difference.
+        return Terms(now, now + self._policy.ttl, strict=True, shared=True)
+
     def _job_terms(self, response: Response, asked_at: float, now: float) -> Terms | None:
         """Those of a job's status: as long as its state says, or less if the upstream does."""
         headers, body = response.headers, response.body
@@ -144,6 +155,11 @@ class CacheRule:
 def job_tag(job_id: str) -> str:
     """What answers about a job are purged by."""
     return f"job:{job_id}"
+
+
+def history_tag(owner: str) -> str:
+    """What pages of an owner's jobs are purged by."""
+    return f"history:{owner}"
 
 
 def tag_of(match: Match, target: str) -> str:

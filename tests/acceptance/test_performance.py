@@ -13,6 +13,7 @@ from tests.acceptance.conftest import Launch
 from tests.support.receiver import Receiver
 from tests.support.system import (
     KEY,
+    OTHER_KEY,
     READ_KEY,
     TERMINAL,
     VIDEO,
@@ -203,3 +204,25 @@ async def test_status_answers_within_a_second_while_the_upstream_blocks_on_a_cre
         assert not creation.done()
         assert status["job_id"] == known
         assert await creation != known
+
+
+async def test_history_comes_from_memory_until_one_of_the_owners_jobs_changes(
+    gateway: GatewayProcess,
+) -> None:
+    await gateway.finish(await gateway.create())
+    path = "/api/v1/jobs/history?limit=5"
+
+    async def how(key: str = KEY) -> str:
+        return (await gateway.request("GET", path, key=key)).headers["Cache-Status"]
+
+    async def settled() -> bool:
+        return (await how()).startswith("gateway; hit")
+
+    await eventually("a page comes from memory", settled)
+    job_id = await gateway.create()
+    page = await gateway.request("GET", path)
+    assert page.document["jobs"][0]["job_id"] == job_id
+    await gateway.finish(job_id)
+    (newest, *_) = (await gateway.request("GET", path)).document["jobs"]
+    assert (newest["job_id"], newest["status"]) == (job_id, "completed")
+    assert (await gateway.request("GET", path, key=OTHER_KEY)).document["jobs"] == []
