@@ -14,6 +14,7 @@ from gateway.app.store import Stores
 from gateway.core.contract import STATUS, Contract, Unreadable, decode
 from gateway.core.error import UpstreamError
 from gateway.core.forwarded import TrustedProxies
+from gateway.core.host import HostRule
 from gateway.core.job import State
 from gateway.core.message import Handler, NoBody, Request, Response
 from gateway.policy.admission import Admission
@@ -92,15 +93,17 @@ class Front:
             request_id_prefix=f"{secrets.token_hex(6)}-",
         )
         self.server = PublicServer(
-            Adapter(
+            settings.server,
+            adapter=Adapter(
                 self._routes,
                 TrustedProxies(settings.server.trusted_proxies),
+                HostRule(settings.server.hosts),
                 settings.server.max_body,
-                now,
             ),
-            build(policies, parts, self._terminal(settings, stores, behind, health)),
-            SecurityHeaders(policies.security_headers).headers,
-            settings.server.drain_timeout,
+            handler=build(policies, parts, self._terminal(settings, stores, behind, health)),
+            fallback_headers=SecurityHeaders(policies.security_headers).headers,
+            metrics=metrics,
+            now=now,
         )
 
     async def warm(self, job_id: str) -> None:

@@ -68,6 +68,12 @@ class MethodNotAllowed(GatewayError):
     status, slug, title = 405, "method-not-allowed", "Method not allowed"
 
 
+class RequestTimeout(GatewayError):
+    """The request did not come in whole in time (RFC 9110 section 15.5.9); the connection ends."""
+
+    status, slug, title = 408, "request-timeout", "Request timed out"
+
+
 class Conflict(GatewayError):
     """The resource's state does not allow this now."""
 
@@ -78,6 +84,24 @@ class ContentTooLarge(GatewayError):
     """The body exceeds a limit (RFC 9110 section 15.5.14)."""
 
     status, slug, title = 413, "content-too-large", "Content too large"
+
+
+class TargetTooLong(GatewayError):
+    """The request line alone exceeds what a head may hold (RFC 9110 section 15.5.15)."""
+
+    status, slug, title = 414, "target-too-long", "Target too long"
+
+
+class ExpectationFailed(GatewayError):
+    """`Expect` asks for something other than `100-continue` (RFC 9110 section 15.5.18)."""
+
+    status, slug, title = 417, "expectation-failed", "Expectation failed"
+
+
+class MisdirectedRequest(GatewayError):
+    """The gateway does not answer for this host (RFC 9110 section 15.5.20)."""
+
+    status, slug, title = 421, "misdirected-request", "Misdirected request"
 
 
 class UnprocessableContent(GatewayError):
@@ -98,6 +122,12 @@ class QuotaExceeded(GatewayError):
     def type(self) -> str:
         """The registered type of the RateLimit fields draft."""
         return QUOTA_EXCEEDED
+
+
+class FieldsTooLarge(GatewayError):
+    """The header section exceeds a limit (RFC 6585 section 5)."""
+
+    status, slug, title = 431, "fields-too-large", "Header fields too large"
 
 
 class ServiceUnavailable(GatewayError):

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Protocol, Self
 
@@ -134,4 +134,5 @@ class Response:
     reason: str | None = None
 
 
-Handler = Callable[[Request], Awaitable[Response]]
+# A coroutine, not any awaitable: the fast lane drives it without a task.
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]

@@ -17,7 +17,7 @@ _EVENT_ROUTES = frozenset({STREAM, EVENTS})
 
 
 class AccessLog:
-    """Writes the access line, observes durations, and counts requests in flight.
+    """Writes the access line, and observes durations.
 
     A streamed answer's line is written when its body is closed: `aborted` says that it broke off.
     """
@@ -29,7 +29,6 @@ class AccessLog:
 
     async def __call__(self, request: Request, call_next: Handler) -> Response:
         """The answer as it came."""
-        self._metrics.active_connections.inc()
         try:
             response = await call_next(request)
         except BaseException as error:  # whatever it is passes on, but not without its line
@@ -60,7 +59,6 @@ class AccessLog:
     ) -> None:
         seconds = max(0.0, self._now() - request.received_at)
         route = request.match.name
-        self._metrics.active_connections.dec()
         if events:
             self._metrics.http_stream_duration_seconds.labels(route).observe(seconds)
         else:

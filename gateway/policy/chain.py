@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
+from typing import Any
 
 from gateway.core.message import Handler, Request, Response
 from gateway.policy.base import Policy
@@ -11,7 +12,7 @@ from gateway.policy.base import Policy
 def compose(policies: Sequence[Policy], terminal: Handler) -> Handler:
     """A handler that walks the policies in order, the first outermost, and ends at `terminal`.
 
-    Made once: a request creates nothing but the coroutines it runs.
+    Made once: a request creates nothing but one coroutine a policy.
     """
     handler = terminal
     for policy in reversed(policies):
@@ -20,7 +21,9 @@ def compose(policies: Sequence[Policy], terminal: Handler) -> Handler:
 
 
 def _bound(policy: Policy, call_next: Handler) -> Handler:
-    async def handle(request: Request) -> Response:
-        return await policy(request, call_next)
+    decide = policy.__call__
+
+    def handle(request: Request) -> Coroutine[Any, Any, Response]:
+        return decide(request, call_next)
 
     return handle

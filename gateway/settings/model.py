@@ -73,12 +73,24 @@ class AdminListener(Listener):
 
 
 class Server(Model):
-    """Listeners and what they accept."""
+    """Listeners and what they accept.
+
+    `hosts` are the names the public listener answers for, `*.example.com` for every name below;
+    none means any. `max_header` bounds a request's whole head. `body_timeout` is the longest wait
+    for the next KiB of a body, `write_timeout` for a client that does not read.
+    """
 
     public: Listener = Listener()
     admin: AdminListener = AdminListener()
     trusted_proxies: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
+    max_header: Size = 32 * 1024
     max_body: Size = 1024**2
+    max_connections: int = Field(default=20_000, ge=1)
+    header_timeout: PositiveSeconds = 10.0
+    body_timeout: PositiveSeconds = 30.0
+    write_timeout: PositiveSeconds = 30.0
+    keepalive_timeout: PositiveSeconds = 75.0
     drain_timeout: PositiveSeconds = 25.0
     public_health: bool = True
     public_metrics: bool = False

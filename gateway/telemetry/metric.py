@@ -102,6 +102,9 @@ class Metrics:
         self.active_connections = self._gauge(
             "active_connections", "Connections of clients that are open."
         )
+        self.connections_refused_total = self._counter(
+            "connections_refused_total", "Connections closed at once: there were too many."
+        )
 
     def _jobs(self) -> None:
         self.job_processing_seconds = self._histogram(

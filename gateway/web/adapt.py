@@ -1,21 +1,30 @@
-"""Between aiohttp's messages and the gateway's own."""
+"""From what came over the wire to the gateway's own request, and from its response to aiohttp's."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import web
 from multidict import CIMultiDict
 
-from gateway.core.error import ContentTooLarge, GatewayError, InvalidRequest, NotFound
+from gateway.core.error import (
+    ContentTooLarge,
+    GatewayError,
+    InvalidRequest,
+    MisdirectedRequest,
+    NotFound,
+)
 from gateway.core.forwarded import TrustedProxies
-from gateway.core.message import Request, Response
+from gateway.core.host import HostRule
+from gateway.core.message import Body, Request, Response
 from gateway.core.route import OTHER, Match, RouteTable, normalize_path
 from gateway.settings.contract import GATEWAY_ADMIN
+from gateway.web.head import Head
 
 # Set on a request whose answer has no Content-Type: aiohttp would make one up.
-UNTYPED = "untyped"
+UNTYPED = web.RequestKey("untyped", bool)
 
 
 class IncomingBody:
@@ -27,7 +36,7 @@ class IncomingBody:
         self._read: bytes | None = None
         self._awaited = request.headers.get("Expect", "").lower() == "100-continue"
         # What ended a streamed body early: the client of the upstream hides it in its own error.
-        self.failure: ContentTooLarge | None = None
+        self.failure: GatewayError | None = None
 
     @property
     def is_empty(self) -> bool:
@@ -63,71 +72,124 @@ class IncomingBody:
             await self._request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             self._request.writer.output_size = 0  # an interim response is not the response
         size = 0
-        async for chunk in self._request.content.iter_any():
-            size += len(chunk)
-            if size > limit:
-                raise self._too_large(limit)
-            yield chunk
+        try:
+            async for chunk in self._request.content.iter_any():
+                size += len(chunk)
+                if size > limit:
+                    raise self._too_large(limit)
+                yield chunk
+        except GatewayError as error:  # too large, too slow or badly framed, as the lane found
+            self.failure = error
+            raise
 
     def _too_large(self, limit: int) -> ContentTooLarge:
-        self.failure = ContentTooLarge(
-            f"The request body exceeds {limit} bytes; send less, or ask the operator to raise "
-            "server.max_body."
-        )
+        self.failure = too_large(limit)
         return self.failure
 
 
-class Adapter:
-    """Makes a `Request` of what aiohttp read."""
+@dataclass(slots=True, eq=False)
+class Arrival:
+    """A head, judged: all of a request that depends on its head and its connection alone.
 
-    def __init__(
-        self,
-        routes: RouteTable,
-        proxies: TrustedProxies,
-        max_body: int,
-        now: Callable[[], float],
-    ) -> None:
-        self._routes = routes
-        self._proxies = proxies
-        self._max_body = max_body
-        self._now = now
+    Clients that poll send the same bytes again and again: what was judged once is kept for the
+    connection, and each request is made of it anew.
+    """
 
-    def request(self, incoming: web.BaseRequest) -> Request:
-        """The request, its path normalised; one to be refused carries the reason.
+    head: Head
+    target: str
+    path: str
+    query: str
+    match: Match
+    client: str
+    scheme: str
+    refusal: GatewayError | None
 
-        Refused, before any policy looks, are ambiguous targets and the admin listener's paths.
-        """
-        refusal: GatewayError | None = None
-        raw, mark, query = incoming.raw_path.partition("?")
-        try:
-            path = normalize_path(_origin_form(raw))
-        except InvalidRequest as error:
-            path, refusal = "/", error
-        match = Match(OTHER) if refusal else self._routes.match(incoming.method, path)
-        if match.name == GATEWAY_ADMIN:
-            refusal = NotFound(f"There is no resource {path}.")
-        headers = CIMultiDict(incoming.headers)
-        peer = _peer(incoming)
-        client, scheme = self._proxies.resolve(peer, incoming.scheme, headers)
+    def request(self, body: Body, received_at: float) -> Request:
+        """One request with this head; its headers are its own to change."""
+        head = self.head
         return Request(
-            method=incoming.method,
-            target=path + mark + query,
-            path=path,
-            query=query,
-            headers=headers,
-            body=IncomingBody(incoming, self._max_body),
-            match=match,
-            client=client,
-            scheme=scheme,
-            host=headers.get("Host", ""),
-            received_at=self._now(),
-            refusal=refusal,
+            head.method,
+            self.target,
+            self.path,
+            self.query,
+            CIMultiDict(head.headers),
+            body,
+            self.match,
+            self.client,
+            self.scheme,
+            head.host,
+            received_at,
+            refusal=self.refusal,
         )
 
 
-async def respond(incoming: web.BaseRequest, response: Response) -> web.StreamResponse:
-    """Send a response; a streamed body is sent as it comes, each piece at once."""
+class Adapter:
+    """Judges what a head asks for, before any policy looks."""
+
+    def __init__(
+        self, routes: RouteTable, proxies: TrustedProxies, hosts: HostRule, max_body: int
+    ) -> None:
+        self.max_body = max_body
+        self._routes = routes
+        self._proxies = proxies
+        self._hosts = hosts
+
+    def judge(self, head: Head, peer: str, scheme: str) -> Arrival:
+        """The path normalised, the route and the client found; what is refused carries the reason.
+
+        Refused are malformed heads, foreign hosts, ambiguous targets, the admin listener's paths,
+        and bodies announced as too large.
+        """
+        refusal = head.error
+        raw, mark, query = head.target.partition("?")
+        path = "/"
+        if refusal is None:
+            try:
+                path = raw if raw == "*" else normalize_path(raw)
+            except InvalidRequest as error:
+                refusal = error
+        match = Match(OTHER) if refusal else self._routes.match(head.method, path)
+        client, scheme = self._proxies.resolve(peer, scheme, head.headers)
+        return Arrival(
+            head=head,
+            target=path + mark + query,
+            path=path,
+            query=query,
+            match=match,
+            client=client,
+            scheme=scheme,
+            refusal=refusal or self._refused(head, match, path),
+        )
+
+    def _refused(self, head: Head, match: Match, path: str) -> GatewayError | None:
+        if not self._hosts.allows(head.host):
+            return MisdirectedRequest(
+                "The gateway does not answer for this host; server.hosts lists those it does."
+            )
+        if match.name == GATEWAY_ADMIN:
+            return NotFound(f"There is no resource {path}.")
+        if head.length > self.max_body:
+            return too_large(self.max_body)
+        return None
+
+
+def too_large(limit: int) -> ContentTooLarge:
+    """A body exceeds `limit` bytes."""
+    return ContentTooLarge(
+        f"The request body exceeds {limit} bytes; send less, or ask the operator to raise "
+        "server.max_body."
+    )
+
+
+async def respond(
+    incoming: web.BaseRequest, response: Response, date: str, *, close: bool
+) -> web.StreamResponse:
+    """Send a response; a streamed body is sent as it comes, each piece at once.
+
+    `date` is now's; `close` ends the connection with it.
+    """
     body = response.body
+    response.headers.setdefault("Date", date)
     if "Content-Type" not in response.headers:
         incoming[UNTYPED] = True
     parts: dict[str, Any] = {
@@ -138,30 +200,17 @@ async def respond(incoming: web.BaseRequest, response: Response) -> web.StreamRe
     # Answers to HEAD, and 304, announce the length of a body that does not follow.
     if isinstance(body, bytes) and (body or "Content-Length" not in response.headers):
         whole = web.Response(body=body, **parts)
+        if close:
+            whole.force_close()
         await whole.prepare(incoming)
         await whole.write_eof()
         return whole
     streamed = web.StreamResponse(**parts)
+    if close:
+        streamed.force_close()
     await streamed.prepare(incoming)
     if not isinstance(body, bytes):
         async for chunk in body:
             await streamed.write(chunk)
     await streamed.write_eof()
     return streamed
-
-
-def _origin_form(target: str) -> str:
-    """The path and query of a request target (RFC 9112 section 3.2)."""
-    if target.startswith("/"):
-        return target
-    scheme, mark, rest = target.partition("://")
-    if mark and scheme.lower() in ("http", "https"):
-        _, slash, path = rest.partition("/")
-        return slash + path if slash else "/"
-    raise InvalidRequest("The request target must be a path that starts with '/'.")
-
-
-def _peer(incoming: web.BaseRequest) -> str:
-    transport = incoming.transport
-    name = transport.get_extra_info("peername") if transport is not None else None
-    return str(name[0]) if isinstance(name, tuple) and name else "unix"

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 from multidict import CIMultiDict
 
-from gateway.core.error import GatewayError
+from gateway.core.error import GatewayError, InvalidRequest
 from gateway.core.message import Handler, Request, Response
 from gateway.telemetry.log import get_logger, mask
 
@@ -42,6 +42,13 @@ class ProblemBoundary:
                 request_id=request.request_id,
             )
             return problem(GatewayError(_UNEXPECTED), request)
+
+
+def unexpected(status: int) -> Response:
+    """What is said where no policy could: aiohttp would not serve a request, or failed to."""
+    if status < 500:
+        return problem(InvalidRequest("The request cannot be understood."))
+    return problem(GatewayError(_UNEXPECTED))
 
 
 def problem(error: GatewayError, request: Request | None = None) -> Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
@@ -107,8 +108,11 @@ class Proxy:
         started = self._now()
         outcome = "error"
         try:
-            exchange = await self._client.send(
-                request.method, request.target, headers, body, streaming=name == STREAM
+            # aiohttp's client wants a task around it; the fast lane may be without one till here.
+            exchange = await asyncio.ensure_future(
+                self._client.send(
+                    request.method, request.target, headers, body, streaming=name == STREAM
+                )
             )
             outcome = f"{exchange.status // 100}xx"
         except UpstreamError as error:

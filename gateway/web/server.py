@@ -1,9 +1,11 @@
-"""The listeners: aiohttp's server, the chain behind it, and its life from bind to drain."""
+"""The public listener: connections on two lanes, the chain behind them, from bind to drain."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
@@ -11,59 +13,144 @@ from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestHandler
 
-from gateway.core.message import Handler
-from gateway.settings.model import Listener
+from gateway.core.contract import STREAM
+from gateway.core.message import Handler, Request, Response
+from gateway.settings.contract import EVENTS
+from gateway.settings.model import Listener, Server
 from gateway.telemetry.log import get_logger
-from gateway.web.adapt import UNTYPED, Adapter, respond
+from gateway.telemetry.metric import Metrics
+from gateway.web.adapt import UNTYPED, Adapter, Arrival, IncomingBody, respond
+from gateway.web.event_stream import EventStreams
+from gateway.web.head import MAX_FIELDS, Head
+from gateway.web.lane import Connection, LaneServer, Terms
+from gateway.web.wire import HttpDate
 
-_KEEPALIVE_SECONDS = 75.0
-_LINE_BYTES = 8 * 1024
+EVENT_ROUTES = frozenset({STREAM, EVENTS})  # events whatever type their answers have
+_DRAIN_LOOK_SECONDS = 0.05
 
 
 class PublicServer:
     """Serves the public listener through a chain of policies.
 
     `handler` may be replaced at any time: requests under way keep the chain they began with.
-    `fallback_headers` go on what aiohttp itself answers to bytes that are not HTTP.
+    `fallback_headers` go on what aiohttp itself answers. `fast` False sends all down the full lane.
     """
 
     def __init__(
         self,
+        settings: Server,
+        *,
         adapter: Adapter,
         handler: Handler,
         fallback_headers: Mapping[str, str],
-        drain_timeout: float,
+        metrics: Metrics,
+        now: Callable[[], float] = time.time,
+        fast: bool = True,
     ) -> None:
         self.handler = handler
+        self.terms = Terms(
+            max_header=settings.max_header,
+            header_timeout=settings.header_timeout,
+            body_timeout=settings.body_timeout,
+            keepalive_timeout=settings.keepalive_timeout,
+            write_timeout=settings.write_timeout,
+            fast=fast,
+        )
+        self.is_draining = False
+        self._now = now
+        self._max_connections = settings.max_connections
+        self._drain_timeout = settings.drain_timeout
         self._adapter = adapter
         self._fallback = fallback_headers
+        self._date = HttpDate()
+        self._streams = EventStreams()
+        self._connections: set[Connection] = set()
+        self._open = metrics.active_connections
+        self._turned_away = metrics.connections_refused_total
         self._log = get_logger("server")
-        self._drain_timeout = drain_timeout
         self._runner: web.ServerRunner | None = None
 
     async def start(self, listener: Listener) -> int:
         """Listen; the port in use. Raises `OSError` when it is taken."""
-        server = web.Server(
+        server = LaneServer(
             self._serve,
+            self,
             request_factory=self._incoming,
             access_log=None,
-            keepalive_timeout=_KEEPALIVE_SECONDS,
-            max_line_size=_LINE_BYTES,
-            max_field_size=_LINE_BYTES,
+            auto_decompress=False,
+            max_line_size=self.terms.max_header,
+            max_field_size=self.terms.max_header,
+            max_headers=MAX_FIELDS,
         )
-        self._runner = web.ServerRunner(server, shutdown_timeout=self._drain_timeout)
+        self._runner = web.ServerRunner(server, shutdown_timeout=1.0)
         return await listen(self._runner, listener)
 
     async def stop(self) -> None:
         """Stop accepting, finish what is under way within the deadline."""
-        if self._runner is not None:
-            await self._runner.cleanup()
+        if self._runner is None:
+            return
+        self.is_draining = True
+        deadline = asyncio.get_running_loop().time() + self._drain_timeout
+        for site in list(self._runner.sites):
+            await site.stop()
+        self._streams.end()
+        while True:
+            for connection in list(self._connections):
+                connection.end_if_idle()
+            if not self._connections or asyncio.get_running_loop().time() >= deadline:
+                break
+            await asyncio.sleep(_DRAIN_LOOK_SECONDS)
+        await self._runner.cleanup()
+
+    # --- as its connections see it -----------------------------------------------------------
+
+    def judge(self, head: Head, peer: str, scheme: str) -> Arrival:
+        """What a head asks for."""
+        return self._adapter.judge(head, peer, scheme)
+
+    def handle(self, request: Request) -> Coroutine[Any, Any, Response]:
+        """The chain in force."""
+        return self.handler(request)
+
+    def adopt(self, request: Request, response: Response) -> Response:
+        """The answer as it is to be sent: a stream of events ends when the server does."""
+        return self._streams.adopt(response, is_events=request.match.name in EVENT_ROUTES)
+
+    def now(self) -> float:
+        """Epoch seconds."""
+        return self._now()
+
+    def date(self) -> str:
+        """The `Date` of now."""
+        return self._date(self._now())
+
+    def joined(self, connection: Connection) -> bool:
+        """Count a client; False when there are too many."""
+        if len(self._connections) >= self._max_connections:
+            self._turned_away.inc()
+            return False
+        self._connections.add(connection)
+        self._open.inc()
+        return True
+
+    def left(self, connection: Connection) -> None:
+        """A client is gone."""
+        if connection in self._connections:
+            self._connections.discard(connection)
+            self._open.dec()
+
+    # --- the full lane -------------------------------------------------------------------------
 
     async def _serve(self, incoming: web.BaseRequest) -> web.StreamResponse:
-        request = self._adapter.request(incoming)
+        connection = incoming.protocol
+        assert isinstance(connection, Connection)
+        request = connection.arrival.request(
+            IncomingBody(incoming, self._adapter.max_body), self.now()
+        )
         response = await self.handler(request)
+        response = self.adopt(request, response)
         try:
-            return await respond(incoming, response)
+            sent = await respond(incoming, response, self.date(), close=connection.closes)
         except ConnectionError:
             self._log.debug("client_left", request_id=request.request_id)
             raise
@@ -71,6 +158,8 @@ class PublicServer:
             # A client that left mid-stream must not keep the upstream's connection open.
             if not isinstance(response.body, bytes):
                 await response.body.aclose()
+        connection.answered(closes=not sent.keep_alive)
+        return sent
 
     def _incoming(
         self,
@@ -80,6 +169,8 @@ class PublicServer:
         writer: AbstractStreamWriter,
         task: asyncio.Task[None],
     ) -> web.BaseRequest:
+        assert isinstance(protocol, Connection)
+        protocol.begin_body(payload)
         request = _Incoming(message, payload, protocol, writer, task, asyncio.get_running_loop())
         request.fallback_headers = self._fallback
         return request

@@ -97,17 +97,6 @@ async def test_an_invented_method_makes_no_series_of_its_own(
     assert sample(metrics, "http_request_duration_seconds_count", **labels) == 1
 
 
-async def test_requests_in_flight_are_counted(policy: AccessLog, metrics: Metrics) -> None:
-    terminal = SlowTerminal()
-    task = asyncio.create_task(policy(get(), terminal))
-    await terminal.arrived()
-    during = sample(metrics, "active_connections")
-    terminal.gate.set()
-    await task
-
-    assert (during, sample(metrics, "active_connections")) == (1, 0)
-
-
 async def test_a_streams_line_is_written_at_its_end(
     policy: AccessLog, metrics: Metrics, clock: FakeClock, lines: Lines
 ) -> None:

@@ -1,0 +1,81 @@
+"""A response's head as bytes, and the framing of its body (RFC 9112 sections 4 to 7)."""
+
+from __future__ import annotations
+
+from email.utils import formatdate
+from functools import lru_cache
+from http import HTTPStatus
+
+from gateway.core.message import Response
+
+LAST_CHUNK = b"0\r\n\r\n"
+_BODILESS = frozenset({204, 304})
+
+
+class HttpDate:
+    """The `Date` of now (RFC 9110 section 5.6.7), made once a second."""
+
+    def __init__(self) -> None:
+        self._second = -1
+        self._text = ""
+
+    def __call__(self, now: float) -> str:
+        """The date at `now`, epoch seconds."""
+        second = int(now)
+        if second != self._second:
+            self._second, self._text = second, formatdate(second, usegmt=True)
+        return self._text
+
+
+def has_body(method: str, status: int) -> bool:
+    """False for an answer that ends with its head (RFC 9112 section 6.3)."""
+    return method != "HEAD" and status not in _BODILESS and status >= 200
+
+
+def is_chunked(method: str, response: Response) -> bool:
+    """True for a body whose length is not known beforehand."""
+    return (
+        not isinstance(response.body, bytes)
+        and "Content-Length" not in response.headers
+        and has_body(method, response.status)
+    )
+
+
+def render_head(method: str, response: Response, date: str, *, close: bool) -> bytes:
+    """Status line and fields of an answer to an HTTP/1.1 request, up to its empty line.
+
+    The length of a whole body is set here; answers to HEAD, and 304, keep the one they announce.
+    Raises ValueError for a field that would break out of its line.
+    """
+    headers, body = response.headers, response.body
+    if isinstance(body, bytes) and response.status >= 200 and response.status != 204:
+        if body or ("Content-Length" not in headers and has_body(method, response.status)):
+            headers["Content-Length"] = str(len(body))
+    elif is_chunked(method, response):
+        headers["Transfer-Encoding"] = "chunked"
+    if "Date" not in headers:
+        headers["Date"] = date
+    if close:
+        headers["Connection"] = "close"
+    text = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    if text.count("\n") != len(headers) or text.count("\r") != len(headers):
+        raise ValueError("a header field of the answer holds a line break")
+    line = _status_line(response.status, response.reason)
+    return f"{line}{text}\r\n".encode("utf-8", "surrogateescape")
+
+
+def chunk(data: bytes) -> bytes:
+    """One chunk of a chunked body."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+@lru_cache(maxsize=256)
+def _status_line(status: int, reason: str | None) -> str:
+    if reason is None:
+        try:
+            reason = HTTPStatus(status).phrase
+        except ValueError:
+            reason = ""
+    elif "\r" in reason or "\n" in reason:
+        raise ValueError("the reason of the answer holds a line break")
+    return f"HTTP/1.1 {status} {reason}\r\n"
