@@ -1,4 +1,4 @@
-"""What the lanes use of aiohttp below its public surface: one of these failing means that it changed."""
+"""What the lanes use of aiohttp below its public surface: a test that fails here names a change."""
 
 from __future__ import annotations
 
