@@ -231,7 +231,7 @@ class Connection(RequestHandler):
 
     def _await_head(self, data: bytes, limit: int) -> None:
         if len(data) >= limit:
-            in_line = b"\r\n" not in data
+            in_line = b"\r\n" not in data[:limit]
             refusal = TargetTooLong if in_line else FieldsTooLarge
             self._refuse(refusal(f"The request's head exceeds {limit} bytes."))
         elif data and not 0x21 <= data[0] <= 0x7E:
