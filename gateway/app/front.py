@@ -26,6 +26,7 @@ from gateway.policy.shared_window import SharedWindows
 from gateway.settings.contract import EVENTS, HEALTH, HISTORY, METRICS, WEBHOOKS, route_table
 from gateway.settings.model import Settings
 from gateway.settings.policy import PolicySet
+from gateway.telemetry.access import WriteLine
 from gateway.telemetry.metric import Metrics
 from gateway.upstream.client import UpstreamClient
 from gateway.web.adapt import Adapter
@@ -50,6 +51,7 @@ class Front:
         behind: Behind,
         metrics: Metrics,
         health: Handler,
+        write_line: WriteLine,
         now: Callable[[], float],
     ) -> None:
         self._contract = contract
@@ -91,6 +93,7 @@ class Front:
             metrics=metrics,
             now=now,
             request_id_prefix=f"{secrets.token_hex(6)}-",
+            write_line=write_line,
         )
         self.server = PublicServer(
             settings.server,

@@ -21,6 +21,7 @@ from gateway.settings.contract import compile_contract
 from gateway.settings.model import Settings
 from gateway.settings.policy import PolicySet
 from gateway.telemetry import log
+from gateway.telemetry.access import WriteLine, through_structlog
 from gateway.telemetry.metric import Metrics
 from gateway.upstream.client import UpstreamClient
 from gateway.web import health_check
@@ -32,7 +33,12 @@ from gateway.web.server import listen
 class Gateway:
     """One process: everything made in the constructor, started by `start`, ended by `stop`."""
 
-    def __init__(self, settings: Settings, policies: PolicySet) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        policies: PolicySet,
+        write_line: WriteLine = through_structlog,
+    ) -> None:
         self.settings = settings
         self._now = time.time
         self._log = log.get_logger("app")
@@ -63,6 +69,7 @@ class Gateway:
             behind=self.behind,
             metrics=self.metrics,
             health=self._public_health,
+            write_line=write_line,
             now=self._now,
         )
         self._lag = health_check.LoopLag(self.metrics, settings.health.max_loop_lag)

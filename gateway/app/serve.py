@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 from pathlib import Path
 
 import orjson
@@ -13,6 +14,8 @@ import uvloop
 from gateway.app.gateway import Gateway
 from gateway.settings.load import load, load_policies, policies_directory
 from gateway.telemetry import log
+from gateway.telemetry.access import access_writer
+from gateway.telemetry.sink import BackgroundStream
 
 
 def run(config: Path, port_file: Path | None) -> None:
@@ -24,8 +27,14 @@ def run(config: Path, port_file: Path | None) -> None:
     settings = load(config, os.environ)
     policies = load_policies(policies_directory(config, settings))
     level: dict[str, str] = {"level": "debug"} if settings.debug else {}
-    log.configure(settings.log.model_copy(update=level))
-    uvloop.run(_serve(Gateway(settings, policies), port_file))
+    logs = settings.log.model_copy(update=level)
+    stream = BackgroundStream(sys.stdout)
+    log.configure(logs, stream)
+    try:
+        gateway = Gateway(settings, policies, access_writer(logs, stream))
+        uvloop.run(_serve(gateway, port_file))
+    finally:
+        stream.close()
 
 
 async def _serve(gateway: Gateway, port_file: Path | None) -> None:

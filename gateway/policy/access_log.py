@@ -6,10 +6,12 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from prometheus_client import Histogram
+
 from gateway.core.contract import STREAM
 from gateway.core.message import BodyStream, Handler, Request, Response
 from gateway.settings.contract import EVENTS
-from gateway.telemetry.log import get_logger
+from gateway.telemetry.access import WriteLine, through_structlog
 from gateway.telemetry.metric import Metrics, method_label
 
 CLIENT_GONE = 499  # the status of a line whose client left before there was one, as nginx has it
@@ -22,10 +24,17 @@ class AccessLog:
     A streamed answer's line is written when its body is closed: `aborted` says that it broke off.
     """
 
-    def __init__(self, metrics: Metrics, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        metrics: Metrics,
+        now: Callable[[], float],
+        write_line: WriteLine = through_structlog,
+    ) -> None:
         self._metrics = metrics
         self._now = now
-        self._log = get_logger("access")
+        self._write_line = write_line
+        # Bound once: by route, method and status, which are all from small sets.
+        self._durations: dict[tuple[str, str, int], Histogram] = {}
 
     async def __call__(self, request: Request, call_next: Handler) -> Response:
         """The answer as it came."""
@@ -58,14 +67,12 @@ class AccessLog:
         aborted: bool = False,
     ) -> None:
         seconds = max(0.0, self._now() - request.received_at)
-        route = request.match.name
+        route = request.match.route.name
         if events:
             self._metrics.http_stream_duration_seconds.labels(route).observe(seconds)
         else:
-            labels = (route, method_label(request.method), str(status))
-            self._metrics.http_request_duration_seconds.labels(*labels).observe(seconds)
+            self._duration(route, request.method, status).observe(seconds)
         line: dict[str, Any] = {
-            **request.fields,
             "method": request.method,
             "route": route,
             "path": request.path,
@@ -78,4 +85,13 @@ class AccessLog:
         }
         if aborted:
             line["aborted"] = True
-        self._log.info("request", **line)
+        self._write_line(request.fields, line)
+
+    def _duration(self, route: str, method: str, status: int) -> Histogram:
+        series = (route, method_label(method), status)
+        try:
+            return self._durations[series]
+        except KeyError:
+            child = self._metrics.http_request_duration_seconds.labels(*series[:2], str(status))
+            self._durations[series] = child
+            return child

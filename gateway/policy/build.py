@@ -18,6 +18,7 @@ from gateway.policy.request_id import RequestId
 from gateway.policy.security_headers import SecurityHeaders
 from gateway.policy.shared_window import SharedWindows
 from gateway.settings.policy import PolicySet
+from gateway.telemetry.access import WriteLine, through_structlog
 from gateway.telemetry.metric import Metrics
 
 
@@ -26,7 +27,8 @@ class Parts:
     """What policies are made with, and what outlives a change of the policy files.
 
     `boundary` turns errors into answers; `admission` bounds the active jobs; `cache` holds stored
-    responses; `keys` are those of the store; `request_id_prefix` is random for each process.
+    responses; `keys` are those of the store; `request_id_prefix` is random for each process;
+    `write_line` takes the access lines.
     """
 
     windows: SharedWindows
@@ -37,6 +39,7 @@ class Parts:
     metrics: Metrics
     now: Callable[[], float]
     request_id_prefix: str
+    write_line: WriteLine = through_structlog
 
 
 def build(policies: PolicySet, parts: Parts, terminal: Handler) -> Handler:
@@ -53,7 +56,7 @@ def build(policies: PolicySet, parts: Parts, terminal: Handler) -> Handler:
 
     order: tuple[Policy, ...] = (
         RequestId(parts.request_id_prefix),
-        AccessLog(metrics, now),
+        AccessLog(metrics, now, parts.write_line),
         SecurityHeaders(policies.security_headers),
         parts.boundary,
         limit("address"),

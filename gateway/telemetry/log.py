@@ -11,13 +11,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from functools import lru_cache
-from typing import TextIO
 
 import orjson
 import structlog
 from structlog.types import EventDict, FilteringBoundLogger, Processor
 
 from gateway.settings.model import Log
+from gateway.telemetry.sink import Stream
 
 REDACTED = "[redacted]"
 MAX_TEXT = 16 * 1024  # characters of one value; a traceback fits
@@ -44,6 +44,8 @@ _SECRET_VALUES = (
     re.compile(r"\b[\w-]+:[\w-]+\|[A-Za-z0-9+/=_.-]{8,}"),  # the same without its scheme
     re.compile(r"(?<=://)[^/\s@\"']+(?=@)"),
 )
+# Each of these patterns needs one of them, or white space that is not printable.
+_SIGNS = ("_", " ", "|", "@")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _FIRST = ("timestamp", "level", "logger", "event")
 
@@ -57,7 +59,7 @@ def get_logger(name: str) -> FilteringBoundLogger:
     return logger
 
 
-def configure(log: Log, stream: TextIO = sys.stdout) -> None:
+def configure(log: Log, stream: Stream = sys.stdout) -> None:
     """Send every log line, the libraries' included, to `stream` in the format of `log`."""
     level = logging.getLevelNamesMapping()[log.level.upper()]
     final: list[Processor] = [_in_order, _render_json]
@@ -95,6 +97,8 @@ def is_secret_name(name: str) -> bool:
 
 def mask(text: str) -> str:
     """`text` with everything that looks like a credential replaced."""
+    if not any(sign in text for sign in _SIGNS) and text.isprintable():
+        return text  # asked of several fields of every line, and nearly always so
     for pattern in _SECRET_VALUES:
         text = pattern.sub(REDACTED, text)
     return text
@@ -109,7 +113,7 @@ class LineWriter:
 
     dropped = 0
 
-    def __init__(self, stream: TextIO, name: str) -> None:
+    def __init__(self, stream: Stream, name: str) -> None:
         self._stream = stream
         self.name = name
 
@@ -151,7 +155,7 @@ def _cleaned(name: str, value: object, depth: int) -> object:
     if is_secret_name(name):
         return REDACTED
     if isinstance(value, str):
-        return _text(value)
+        return safe_text(value)
     return _converted(value, depth)
 
 
@@ -167,10 +171,11 @@ def _converted(value: object, depth: int) -> object:
         if isinstance(value, AbstractSet | Sequence) and not isinstance(value, str):
             return [_cleaned("", item, depth + 1) for item in value]
     # Anything else by its own text: a dataclass hides there the fields it does not show.
-    return _text(str(value))
+    return safe_text(str(value))
 
 
-def _text(value: str) -> str:
+def safe_text(value: str) -> str:
+    """Text as a line may hold it: valid Unicode, of bounded length, without credentials."""
     if not value.isascii():  # a request's raw bytes arrive as lone surrogates, which are not UTF-8
         value = value.encode("utf-8", "backslashreplace").decode("utf-8")
     value = mask(value)
@@ -201,7 +206,7 @@ def _escaped(value: object) -> object:
     return value
 
 
-def _console(stream: TextIO) -> Processor:
+def _console(stream: Stream) -> Processor:
     return structlog.dev.ConsoleRenderer(
         colors=stream.isatty(),
         # The rich formatter would print every local variable, secrets included.

@@ -44,11 +44,13 @@ def is_chunked(method: str, response: Response) -> bool:
 def render_head(method: str, response: Response, date: str, *, close: bool) -> bytes:
     """Status line and fields of an answer to an HTTP/1.1 request, up to its empty line.
 
-    The length of a whole body is set here; answers to HEAD, and 304, keep the one they announce.
+    The length of a whole body is set here; answers to HEAD keep the one they announce.
     Raises ValueError for a field that would break out of its line.
     """
     headers, body = response.headers, response.body
-    if isinstance(body, bytes) and response.status >= 200 and response.status != 204:
+    if response.status in _BODILESS or response.status < 200:
+        headers.popall("Content-Length", None)
+    elif isinstance(body, bytes):
         if body or ("Content-Length" not in headers and has_body(method, response.status)):
             headers["Content-Length"] = str(len(body))
     elif is_chunked(method, response):
