@@ -80,6 +80,8 @@ class Front:
             metrics=metrics,
             now=now,
         )
+        if stores.tiers is not None:
+            stores.tiers.listeners.append(self.cache.outdate)
         parts = Parts(
             windows=SharedWindows(stores.windows, stores.local_windows, metrics, now),
             keys=self.keys,

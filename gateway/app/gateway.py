@@ -131,6 +131,7 @@ class Gateway:
             gauge_outbox(outbox, self.behind.sink_names, self.metrics, self._now),
             prune(outbox, stores.webhooks, stores.audit, self.settings.webhooks, self._now),
             self.front.keys.follow(),
+            stores.hear(),
             flush_keys(self.front.keys),
         ):
             self._tasks.spawn(work)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import secrets
+import time
 from contextlib import suppress
+from functools import partial
 
 from gateway.core.error import StoreUnavailable
 from gateway.settings.model import Settings
@@ -12,7 +15,10 @@ from gateway.store.key import KeyStore
 from gateway.store.memory.response import MemoryResponseStore
 from gateway.store.memory.window import MemoryWindowStore
 from gateway.store.redis.client import RedisClient
+from gateway.store.redis.response import RedisResponseStore
+from gateway.store.redis.subscription import Subscription
 from gateway.store.redis.window import RedisWindowStore
+from gateway.store.response_tier import TieredResponseStore, purge_message
 from gateway.store.sqlite.audit import SqliteAuditLog
 from gateway.store.sqlite.database import Database
 from gateway.store.sqlite.job import SqliteJobStore
@@ -49,7 +55,26 @@ class Stores:
         if self.redis is not None and settings.redis is not None:
             patience = settings.redis.limit_timeout
             self.windows = RedisWindowStore(self.redis, patience_seconds=patience)
-        self.responses = MemoryResponseStore(policies.cache.max_bytes, metrics)
+        self.memory = MemoryResponseStore(policies.cache.max_bytes, metrics)
+        self.responses = self.memory
+        self.tiers: TieredResponseStore | None = None
+        self._purges: Subscription | None = None
+        if self.redis is not None and settings.redis is not None:
+            self._share_responses(self.redis, settings.redis.cache_timeout, metrics)
+
+    def _share_responses(self, client: RedisClient, patience: float, metrics: Metrics) -> None:
+        """What is cached is looked for in Redis too, and a purge is heard by every replica."""
+        replica = secrets.token_hex(8)
+        told = partial(purge_message, replica)
+        far = RedisResponseStore(client, time.time, told, patience)
+        tiers = TieredResponseStore(self.memory, far, replica, metrics, time.time)
+        self.responses = self.tiers = tiers
+        self._purges = Subscription(client, far.channel, tiers.hear, tiers.missed)
+
+    async def hear(self) -> None:
+        """Hear of what other replicas purge, until cancelled; without Redis there are none."""
+        if self._purges is not None:
+            await self._purges.run()
 
     async def open(self) -> None:
         """Open them all. Raises SettingsError for one that cannot be used."""
@@ -62,6 +87,8 @@ class Stores:
 
     async def close(self) -> None:
         """Close them all; what was committed stays."""
+        if self.tiers is not None:
+            await self.tiers.close()
         await self._database.close()
         if self.redis is not None:
             await self.redis.close()

@@ -115,9 +115,14 @@ class ResponseCache:
 
     async def purge(self, tag: str, *, terminal: bool = True) -> int:
         """Forget what has this tag, stored or under way; unless `terminal`, keep it as stale."""
+        how = self.outdate(tag, terminal)
+        return await self._shelf.forget(tag, how, self._now())
+
+    def outdate(self, tag: str, terminal: bool) -> Outdated:  # noqa: FBT001 - as listeners are called
+        """Hear of a purge whose stored answers another replica has seen to."""
         how = Outdated.GONE if terminal else Outdated.STALE
         self._flights.outdate(tag, how)
-        return await self._shelf.forget(tag, how, self._now())
+        return how
 
     async def close(self) -> None:
         """Wait for requests that went on without their client."""

@@ -214,6 +214,7 @@ class Redis(Model):
     timeout: PositiveSeconds = 2.0
     connect_timeout: PositiveSeconds = 1.0
     limit_timeout: PositiveSeconds = 0.05
+    cache_timeout: PositiveSeconds = 0.05
 
 
 class Store(Model):

@@ -157,6 +157,11 @@ class Metrics:
             "Cacheable requests, by what the response cache did.",
             ("result",),
         )
+        self.cache_lookups_total = self._counter(
+            "cache_lookups_total",
+            "Lookups of the cache's tiers: the second is asked when the first has nothing fresh.",
+            ("tier", "result"),
+        )
         self.cache_evictions_total = self._counter(
             "cache_evictions_total",
             "Cached answers that went to make room for others.",

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
 from multidict import CIMultiDict, CIMultiDictProxy
+from pydantic import SecretStr
 
 from gateway.core.freshness import StoredResponse, Terms
+from gateway.settings.model import Redis
 from gateway.store.base import ResponseStore
 from gateway.store.memory.response import MAX_VARIANTS, MemoryResponseStore
+from gateway.store.redis.client import RedisClient
+from gateway.store.redis.response import RedisResponseStore
+from gateway.store.response_tier import TieredResponseStore, purge_message
 from gateway.telemetry.metric import Metrics
+from tests.support.fakes import FakeClock
+from tests.support.valkey import Valkey, ValkeyCluster
 
 NOW = 1_700_000_000.0
 TAG = "job:1"
@@ -24,13 +33,61 @@ RESPONSE = StoredResponse(
 )
 MAX_BYTES = 16 * 1024
 
-Backend = Callable[[int], ResponseStore]
-BACKENDS: dict[str, Backend] = {"memory": lambda size: MemoryResponseStore(size, Metrics())}
+
+@asynccontextmanager
+async def memory_backend() -> AsyncIterator[ResponseStore]:
+    yield MemoryResponseStore(MAX_BYTES, Metrics())
+
+
+@asynccontextmanager
+async def redis_backend(
+    url: str, *, cluster: bool = False, tiered: bool = False
+) -> AsyncIterator[ResponseStore]:
+    metrics, clock = Metrics(), FakeClock(NOW)
+    client = RedisClient(Redis(url=SecretStr(url), cluster=cluster))
+    far = RedisResponseStore(client, clock, partial(purge_message, "r1"))
+    store: ResponseStore = far
+    if tiered:
+        near = MemoryResponseStore(MAX_BYTES, metrics)
+        store = TieredResponseStore(near, far, "r1", metrics, clock)
+    try:
+        yield store
+    finally:
+        await client.close()
+
+
+def memory(request: pytest.FixtureRequest) -> AbstractAsyncContextManager[ResponseStore]:
+    return memory_backend()
+
+
+def redis(request: pytest.FixtureRequest) -> AbstractAsyncContextManager[ResponseStore]:
+    server: Valkey = request.getfixturevalue("valkey")
+    return redis_backend(server.url)
+
+
+def redis_cluster(request: pytest.FixtureRequest) -> AbstractAsyncContextManager[ResponseStore]:
+    cluster: ValkeyCluster = request.getfixturevalue("valkey_cluster")
+    return redis_backend(cluster.url, cluster=True)
+
+
+def tiered(request: pytest.FixtureRequest) -> AbstractAsyncContextManager[ResponseStore]:
+    server: Valkey = request.getfixturevalue("valkey")
+    return redis_backend(server.url, tiered=True)
+
+
+Backend = Callable[[pytest.FixtureRequest], AbstractAsyncContextManager[ResponseStore]]
+BACKENDS: dict[str, Backend] = {
+    "memory": memory,
+    "redis": redis,
+    "redis_cluster": redis_cluster,
+    "tiered": tiered,
+}
 
 
 @pytest.fixture(params=list(BACKENDS))
-def store(request: pytest.FixtureRequest) -> ResponseStore:
-    return BACKENDS[request.param](MAX_BYTES)
+async def store(request: pytest.FixtureRequest) -> AsyncIterator[ResponseStore]:
+    async with BACKENDS[request.param](request) as opened:
+        yield opened
 
 
 def variant(language: str | None, **fields: Any) -> StoredResponse:
@@ -51,6 +108,23 @@ async def test_variants_are_found_newest_first(store: ResponseStore) -> None:
         await store.store(TAG, "k", each)
 
     assert list(await store.lookup(TAG, "k")) == variants[::-1]
+
+
+@pytest.mark.parametrize("body", [b"", b"x" * 5000, bytes(range(256)) * 400])
+async def test_any_body_comes_back_as_it_was(store: ResponseStore, body: bytes) -> None:
+    response = replace(RESPONSE, body=body[:12_000])
+    await store.store(TAG, "k", response)
+
+    assert list(await store.lookup(TAG, "k")) == [response]
+
+
+@pytest.mark.parametrize("text", ["uri:/x?y={z}\udcff", "k" * 2000, "a\nb\0"])
+async def test_any_text_is_a_key_and_a_tag(store: ResponseStore, text: str) -> None:
+    response = variant(text[:20])
+    await store.store(text, text, response)
+
+    assert list(await store.lookup(text, text)) == [response]
+    assert await store.purge(text) == 1
 
 
 async def test_an_equal_variant_is_replaced(store: ResponseStore) -> None:

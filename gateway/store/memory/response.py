@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from gateway.core.freshness import StoredResponse
@@ -76,6 +76,10 @@ class MemoryResponseStore:
 
     async def purge(self, tag: str) -> int:
         """Forget every response with this tag; how many there were."""
+        return self.drop(tag)
+
+    def drop(self, tag: str) -> int:
+        """As `purge`, for those who cannot wait."""
         slots = self._groups.get(tag, {}).values()
         count = sum(len(slot.variants) for slot in slots)
         for slot in tuple(slots):
@@ -84,19 +88,22 @@ class MemoryResponseStore:
 
     async def expire(self, tag: str, now: float) -> int:
         """Keep every response with this tag, but as stale from `now` on; how many there are."""
-        return self._change(tag, lambda each: replace(each, terms=each.terms.expired(now)))
+        return self.age(tag, now)
 
-    async def clear(self) -> None:
+    def age(self, tag: str, now: float) -> int:
+        """As `expire`, for those who cannot wait."""
+        slots = self._groups.get(tag, {}).values()
+        for slot in slots:
+            slot.variants = tuple(
+                replace(each, terms=each.terms.expired(now)) for each in slot.variants
+            )
+        return sum(len(slot.variants) for slot in slots)
+
+    def clear(self) -> None:
         """Forget everything."""
         self._groups.clear()
         self._oldest = self._newest = self._hand = None
         self._size_bytes = 0
-
-    def _change(self, tag: str, change: Callable[[StoredResponse], StoredResponse]) -> int:
-        slots = self._groups.get(tag, {}).values()
-        for slot in slots:
-            slot.variants = tuple(map(change, slot.variants))
-        return sum(len(slot.variants) for slot in slots)
 
     def _append(self, tag: str, key: str) -> _Slot:
         slot = _Slot(tag, key, older=self._newest)

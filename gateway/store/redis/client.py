@@ -8,7 +8,7 @@ have been carried out: scripts are written so that making one again does no harm
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from gateway.core.error import StoreUnavailable
@@ -82,9 +82,11 @@ class RedisClient:
             reply = await self._send(keys[0], pack(("EVAL", script.text, *rest)), patience)
         return self._checked(reply)
 
-    async def command(self, name: str, key: bytes, *args: Part) -> Any:
-        """The reply to a command about one key. Raises as `run` does."""
-        return self._checked(await self._send(key, pack((name, key, *args))))
+    async def command(
+        self, name: str, key: bytes, *args: Part, patience_seconds: float | None = None
+    ) -> Any:
+        """The reply to a command about one key. Waits, and raises, as `run` does."""
+        return self._checked(await self._send(key, pack((name, key, *args)), patience_seconds))
 
     async def commands(self, commands: Sequence[tuple[str, bytes, *tuple[Part, ...]]]) -> list[Any]:
         """The replies to several commands, each about its own key, sent together."""
@@ -119,6 +121,21 @@ class RedisClient:
             return found
         # Shielded: whoever is cancelled must not take the connection from the others.
         return await asyncio.shield(self._begin(address))
+
+    async def open_push(self, take_push: Callable[[Any], None]) -> Connection:
+        """A connection of its own for what comes unasked for: the caller ends it.
+
+        To the first node that can be reached. Raises `StoreUnavailable`.
+        """
+        failure: StoreUnavailable | None = None
+        known = () if self._slots is None else self._slots.primaries()
+        for address in dict.fromkeys((*known, *self._endpoint.addresses)):
+            try:
+                return await self._connect(address, take_push)
+            except StoreUnavailable as error:
+                failure = error
+        assert failure is not None
+        raise failure
 
     async def close(self) -> None:
         """End every connection; a later call opens one again."""
@@ -195,22 +212,11 @@ class RedisClient:
         return reply
 
     async def _open(self, address: Address) -> Connection:
-        settings = self._settings
         try:
-            opened = await connect(
-                *address,
-                greeting=self._endpoint.greeting,
-                tls=self._endpoint.tls,
-                connect_seconds=settings.connect_timeout,
-                timeout_seconds=settings.timeout,
-            )
-        except (Lost, ReplyError) as error:
-            failure = unavailable(written(address), str(error), _REMEDY)
-            if isinstance(error, ReplyError):
-                found = translate(error, written(address))
-                failure = found if isinstance(found, StoreUnavailable) else failure
-            self._failed[address] = (asyncio.get_running_loop().time(), failure)
-            raise failure from error
+            opened = await self._connect(address)
+        except StoreUnavailable as error:
+            self._failed[address] = (asyncio.get_running_loop().time(), error)
+            raise
         finally:
             del self._opening[address]
         self._failed.pop(address, None)
@@ -226,6 +232,26 @@ class RedisClient:
             opening.add_done_callback(_forget)
             self._opening[address] = opening
         return opening
+
+    async def _connect(
+        self, address: Address, take_push: Callable[[Any], None] | None = None
+    ) -> Connection:
+        try:
+            return await connect(
+                *address,
+                greeting=self._endpoint.greeting,
+                tls=self._endpoint.tls,
+                connect_seconds=self._settings.connect_timeout,
+                timeout_seconds=self._settings.timeout,
+                take_push=take_push,
+            )
+        except Lost as error:
+            raise unavailable(written(address), str(error), _REMEDY) from error
+        except ReplyError as error:
+            found = translate(error, written(address))
+            if isinstance(found, StoreUnavailable):
+                raise found from error
+            raise unavailable(written(address), str(error), _REMEDY) from error
 
     def _refuse_at_once(self, address: Address) -> None:
         """Many calls while the server is away cost one attempt to connect now and then."""

@@ -21,6 +21,7 @@ SERIES = {
     "gateway_active_connections": (),
     "gateway_cache_requests_total": ("result",),
     "gateway_cache_evictions_total": ("tier",),
+    "gateway_cache_lookups_total": ("tier", "result"),
     "gateway_cache_bytes": ("tier",),
     "gateway_delivery_attempts_total": ("sink", "result"),
     "gateway_delivery_latency_seconds": ("sink",),
