@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 from aiohttp import web
 
 from gateway.app.behind import Behind
+from gateway.app.convex import convex_admin
 from gateway.app.front import Front
 from gateway.app.health import build_health
 from gateway.app.keys import key_api
@@ -150,6 +151,7 @@ class Gateway:
             resources=[
                 *key_api(self.stores.keys, self.front, self._now).routes(),
                 *webhook_admin(self.stores, self.front, self._now, self.behind.wake).routes(),
+                *convex_admin(self.stores, self.front, self._now, self.behind.wake).routes(),
             ],
         )
         runner = web.AppRunner(admin.application(), access_log=None)

@@ -8,10 +8,12 @@ from aiohttp import ClientSession
 
 from gateway.app.behind import Behind
 from gateway.app.store import Stores
+from gateway.delivery.dead_letter import DeadLetters
 from gateway.settings.model import Settings
 from gateway.telemetry.metric import Metrics
 from gateway.upstream.client import UpstreamClient
 from gateway.web import health_check
+from gateway.web.convex_health import check_convex
 from gateway.web.health import Check, Component, Health
 
 _HEALTH_BYTES = 64 * 1024
@@ -42,7 +44,8 @@ def build_health(  # noqa: PLR0913 - collaborators, each by its name
 
     convex: Check = health_check.absent()
     if (sink := behind.convex_sink) is not None:
-        convex = health_check.reports(lambda: sink.last_error)
+        letters = DeadLetters(stores.outbox, now, behind.wake)
+        convex = check_convex(lambda: sink.last_error, letters, now)
     redis: Check = health_check.absent()
     if stores.redis is not None:
         redis = health_check.reads(stores.redis.ping)

@@ -11,12 +11,12 @@ import sys
 from collections.abc import Sequence
 
 from gateway import __version__
-from gateway.cli import check, demo, drain, keys, migrate, schema, serve, webhooks
+from gateway.cli import check, convex, demo, drain, keys, migrate, schema, serve, webhooks
 from gateway.cli.failure import explain, fail
 from gateway.core.error import SettingsError
 
 # In the order of `gateway --help`.
-_COMMANDS = (serve, check, drain, keys, webhooks, migrate, demo, schema)
+_COMMANDS = (serve, check, drain, keys, webhooks, convex, migrate, demo, schema)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

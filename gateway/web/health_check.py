@@ -72,16 +72,6 @@ def open_session() -> aiohttp.ClientSession:
     return aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), trust_env=False)
 
 
-def reports(last_error: Callable[[], str | None]) -> Check:
-    """A component that remembers its own last error, such as Convex's sink: degraded by one."""
-
-    async def check() -> Reading:
-        error = last_error()
-        return Reading() if error is None else Reading(Status.DEGRADED, error)
-
-    return check
-
-
 def memory(max_bytes: int, resident: Callable[[], int] | None = None) -> Check:
     """The process's resident memory, against what it may have."""
     measure = resident or _resident

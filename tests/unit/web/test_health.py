@@ -279,11 +279,6 @@ async def test_a_dependency_is_asked_once_without_following_redirects() -> None:
     assert asked == ["GET /v1"]
 
 
-async def test_a_component_with_an_error_of_its_own_is_degraded() -> None:
-    assert await health_check.reports(lambda: None)() == Reading()
-    assert await health_check.reports(lambda: "503")() == Reading(Status.DEGRADED, "503")
-
-
 @pytest.mark.parametrize(
     ("used", "status"),
     [
