@@ -57,8 +57,8 @@ def route_table(settings: Settings, contract: Contract) -> RouteTable:
     own = [
         Route(WEBHOOKS, "/api/v1/webhooks", gateway=True),
         Route(WEBHOOKS, "/api/v1/webhooks/*", gateway=True),
-        Route(HISTORY, "/api/v1/jobs/history", get, gateway=True),
-        Route(EVENTS, "/api/v1/jobs/{job_id}/events", get, gateway=True),
+        Route(HISTORY, "/api/v1/jobs/history", gateway=True),
+        Route(EVENTS, "/api/v1/jobs/{job_id}/events", gateway=True),
     ]
     if settings.server.public_health:
         own.append(Route(HEALTH, "/health", get, gateway=True))

@@ -16,6 +16,7 @@ from gateway.delivery.replay import Replay
 from gateway.store.base import AuditLog, AuditQuery, Outbox, WebhookStore
 from gateway.web.admin_key import AdminKey
 from gateway.web.document import json_response, parse_object
+from gateway.web.openapi_admin import admin_document
 from gateway.web.query import Query
 from gateway.web.webhook_delivery import delivery_page
 from gateway.web.webhook_document import encode_webhook
@@ -105,6 +106,7 @@ class WebhookAdmin:
             web.get("/webhooks/{webhook_id}/deliveries", self._deliveries),
             web.post("/webhooks/{webhook_id}/replay", self._replay),
             web.get("/audit", self._audit),
+            web.get("/openapi.json", self._openapi),
         ]
 
     async def _list(self, request: web.Request) -> web.Response:
@@ -129,6 +131,10 @@ class WebhookAdmin:
     async def _audit(self, request: web.Request) -> web.Response:
         self._callers.caller(request)
         return _sent(200, await self._desk.lines(request.query_string))
+
+    async def _openapi(self, request: web.Request) -> web.Response:
+        self._callers.caller(request)
+        return _sent(200, admin_document())
 
 
 def _document(webhook: Webhook) -> Document:

@@ -25,6 +25,7 @@ from gateway.delivery.replay import Replay
 from gateway.store.base import AuditLog, JobStore, Outbox, WebhookQuery, WebhookStore
 from gateway.telemetry.log import get_logger
 from gateway.web.document import json_response, read_object
+from gateway.web.openapi import public_document
 from gateway.web.query import Query
 from gateway.web.webhook_delivery import Action, DeliveryApi
 from gateway.web.webhook_document import encode_webhook
@@ -87,8 +88,8 @@ class WebhookApi:
         match segments:
             case ():
                 return {"GET": self._list, "POST": self._create}
-            case ("events",) | ("events", "available"):
-                return {"GET": _events}
+            case ("events",) | ("events", "available") | ("openapi.json",):
+                return {"GET": _openapi if segments == ("openapi.json",) else _events}
             case (webhook_id,):
                 return {
                     "GET": partial(self._get, webhook_id),
@@ -262,6 +263,10 @@ def webhook_query(query: Query, owner: str | None) -> WebhookQuery:
 
 async def _events(_request: Request) -> Response:
     return json_response(200, catalogue())
+
+
+async def _openapi(_request: Request) -> Response:
+    return json_response(200, public_document())
 
 
 def _changed(webhook: Webhook, fields: Mapping[str, Any], now: float) -> Webhook:
