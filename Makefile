@@ -15,6 +15,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3)
 # Node is needed by the Convex part alone; the rest is Python.
 NODE := $(shell command -v node >/dev/null && command -v npm >/dev/null && echo yes)
 CONVEX := tests/convex_server
+VERIFIER := tests/node_verifier
+VERIFIER_PACKAGES := $(VERIFIER)/node_modules/.package-lock.json
 CONVEX_PACKAGES := $(CONVEX)/node_modules/.package-lock.json
 CONVEX_SERVER := $(CONVEX)/dist/server.js
 CONVEX_SOURCES := $(wildcard $(CONVEX)/src/*.ts $(CONVEX)/*.mjs convex/*.ts convex/*/*.ts convex/*/*.js)
@@ -26,6 +28,7 @@ RUNTIME_STAMP := $(VENV)/.runtime-stamp
 DEV_STAMP := $(VENV)/.dev-stamp
 BENCH_STAMP := $(VENV)/.bench-stamp
 CONVEX_STAMP := $(if $(NODE),$(CONVEX_SERVER))
+VERIFIER_STAMP := $(if $(NODE),$(VERIFIER_PACKAGES))
 
 # Extras stay in what is installed with its dependencies' hashes: pip 23 takes `coverage[toml]` for
 # unpinned where only `coverage==…` stands, as soon as a newer coverage is out. Constraints have none.
@@ -52,7 +55,7 @@ endif
 run: $(RUNTIME_STAMP) ## serve with gateway.yaml
 	@$(BIN)/gateway serve --config gateway.yaml $(ARGS)
 
-install: $(DEV_STAMP) $(CONVEX_STAMP) ## install everything that development needs, pinned, into .venv
+install: $(DEV_STAMP) $(CONVEX_STAMP) $(VERIFIER_STAMP) ## install everything that development needs, pinned, into .venv
 
 test: install ## run every test (ARGS='tests/unit -k window': of the Python ones, these)
 ifeq ($(NODE),yes)
@@ -95,7 +98,7 @@ lock: $(DEV_STAMP) ## pin the newest allowed dependencies again
 
 clean: ## remove everything that was installed or generated
 	rm -rf $(VENV) build dist .coverage coverage.xml .hypothesis .import_linter_cache .mypy_cache \
-	  .pytest_cache .ruff_cache $(CONVEX)/node_modules $(CONVEX)/dist
+	  .pytest_cache .ruff_cache $(CONVEX)/node_modules $(CONVEX)/dist $(VERIFIER)/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --- what the targets above stand on ----------------------------------------------------------
@@ -140,6 +143,10 @@ $(BENCH_STAMP): $(DEV_STAMP) requirements-bench.lock
 $(CONVEX_PACKAGES): $(CONVEX)/package.json $(CONVEX)/package-lock.json
 	@echo "Installing the Convex test server's packages ..."
 	@cd $(CONVEX) && npm ci --no-audit --no-fund --loglevel=error
+	@touch $@
+
+$(VERIFIER_PACKAGES): $(VERIFIER)/package.json $(VERIFIER)/package-lock.json
+	@cd $(VERIFIER) && npm ci --no-audit --no-fund --loglevel=error
 	@touch $@
 
 $(CONVEX_SERVER): $(CONVEX_PACKAGES) $(CONVEX_SOURCES)
