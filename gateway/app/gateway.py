@@ -145,7 +145,7 @@ class Gateway:
             self.health,
             self.metrics if self.settings.metrics.enabled else None,
             not_ready=self._not_ready,
-            drain=self.draining.set,
+            drain=self._drain,
             problem=problem,
             about={"title": self.settings.api_title, "version": self.settings.api_version},
             resources=[
@@ -172,6 +172,11 @@ class Gateway:
             self.behind.watcher.wake()
         if change.before is None or known:
             self._tasks.spawn(self.front.warm(change.job.id))
+
+    def _drain(self) -> None:
+        """Readiness turns first; clients are sent elsewhere after that."""
+        self.draining.set()
+        self.front.server.drain()
 
     def _not_ready(self) -> str | None:
         if self._starting:

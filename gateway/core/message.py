@@ -124,14 +124,42 @@ class BodyStream:
                 closer()
 
 
+class Tunnel(Protocol):
+    """The upstream's end of a connection that speaks another protocol since its 101."""
+
+    async def read(self) -> bytes:
+        """The next bytes, empty at the end. Raises `UpstreamError` when it breaks off."""
+        ...
+
+    def write(self, data: bytes) -> None:
+        """Send bytes; followed by `drain`."""
+        ...
+
+    async def drain(self) -> None:
+        """Until the upstream takes more."""
+        ...
+
+    def write_eof(self) -> None:
+        """Say that nothing more will be sent."""
+        ...
+
+    def close(self) -> None:
+        """Close both directions; harmless twice."""
+        ...
+
+
 @dataclass(slots=True)
 class Response:
-    """One response; `body` is complete bytes, or a stream passed on as it comes."""
+    """One response; `body` is complete bytes, or a stream passed on as it comes.
+
+    A 101 has a `tunnel`, and a body without content whose `aclose` says that the tunnel has ended.
+    """
 
     status: int
     headers: CIMultiDict[str] = field(default_factory=CIMultiDict)
     body: bytes | BodyStream = b""
     reason: str | None = None
+    tunnel: Tunnel | None = None
 
 
 # A coroutine, not any awaitable: the fast lane drives it without a task.

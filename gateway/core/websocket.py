@@ -15,7 +15,6 @@ class FrameTracker:
         self._head = bytearray()
         self._left = 0
 
-    @property
     def is_between_frames(self) -> bool:
         """True when the next byte begins a frame."""
         return not self._head and self._left == 0
@@ -41,7 +40,7 @@ class FrameTracker:
                     continue
                 self._left = _payload_size(self._head)
                 self._head.clear()
-            if self.is_between_frames:
+            if self.is_between_frames():
                 break
         return at
 

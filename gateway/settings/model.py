@@ -84,6 +84,7 @@ class Server(Model):
     admin: AdminListener = AdminListener()
     trusted_proxies: tuple[str, ...] = ()
     hosts: tuple[str, ...] = ()
+    websocket_origins: tuple[str, ...] = ()
     max_header: Size = 32 * 1024
     max_body: Size = 1024**2
     max_connections: int = Field(default=20_000, ge=1)
@@ -91,6 +92,7 @@ class Server(Model):
     body_timeout: PositiveSeconds = 30.0
     write_timeout: PositiveSeconds = 30.0
     keepalive_timeout: PositiveSeconds = 75.0
+    drain_delay: Seconds = 1.0
     drain_timeout: PositiveSeconds = 25.0
     public_health: bool = True
     public_metrics: bool = False

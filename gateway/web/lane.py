@@ -11,6 +11,7 @@ and tests/unit/web/test_lane.py fails when one of these changes:
   `data_received`, `resume_writing`, `pause_writing`, `handle_error` and `force_close`;
 - that it calls its own `data_received(b"")` to go on with what it holds already;
 - `RequestHandler._drain_helper()`: waits until the transport takes more;
+- `RequestHandler.eof_received()`: overridden, and of no use to aiohttp itself;
 - `RequestHandler._reading_paused`: the request's body is held back by its reader;
 - `web.Server.__call__` and `_loop`: how a connection is made.
 """
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -36,12 +38,13 @@ from gateway.core.error import (
     RequestTimeout,
     TargetTooLong,
 )
-from gateway.core.message import BodyStream, NoBody, Request, Response
+from gateway.core.message import BodyStream, NoBody, Request, Response, Tunnel
 from gateway.telemetry.log import get_logger
 from gateway.web.adapt import Arrival
 from gateway.web.drive import resume
 from gateway.web.head import Framing, Head, parse_head
 from gateway.web.problem import CONTENT_TYPE, unexpected
+from gateway.web.relay import Relay
 from gateway.web.wire import LAST_CHUNK, chunk, has_body, is_chunked, render_head
 
 HEAD_END = b"\r\n\r\n"
@@ -49,6 +52,7 @@ MAX_WAITING_BYTES = 64 * 1024  # of requests that wait for the one before them
 MIN_BODY_BYTES = 1024  # of a body in each `body_timeout`, or it is too slow
 LINGER_SECONDS = 2.0  # in which a refused client may read its answer before the connection goes
 _NEVER_SECONDS = 365 * 86400.0  # aiohttp's own idle timer; the one here is in force
+_UPGRADE = re.compile(rb"\r\nupgrade:[^\r]*\r\n", re.IGNORECASE)
 _BARE_LINE_END = "Each line of the head must end with CR LF."
 _NOT_HTTP = "This is not HTTP; is it TLS on a plain port?"
 
@@ -105,6 +109,7 @@ class _Phase(Enum):
 
     HEAD = auto()  # of a request's head
     BUSY = auto()  # of the body of the request being served, or of what waits behind it
+    TUNNEL = auto()  # of another protocol, after a 101
     ENDING = auto()  # of no interest: the last answer is on its way
 
 
@@ -120,11 +125,13 @@ class Connection(RequestHandler):
         "_inbox",
         "_is_held",
         "_left",
+        "_lingers",
         "_log",
         "_payload",
         "_peer",
         "_phase",
         "_raw",
+        "_relay",
         "_scanner",
         "_scheme",
         "_server",
@@ -149,7 +156,7 @@ class Connection(RequestHandler):
         self._is_held = False
         self._raw = b""
         self._arrival: Arrival | None = None
-        self._closes = False
+        self._closes = self._lingers = False
         self._task: asyncio.Task[None] | None = None
         self._left = 0
         self._scanner: ChunkedScanner | None = None
@@ -159,6 +166,7 @@ class Connection(RequestHandler):
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = self._deadline = math.inf
         self._stall: asyncio.TimerHandle | None = None
+        self._relay: Relay | None = None
         self._peer = self._scheme = ""
 
     # --- what the transport says ---------------------------------------------------------------
@@ -193,6 +201,15 @@ class Connection(RequestHandler):
             self._read(self._inbox + data if self._inbox else data)
         elif self._phase is _Phase.BUSY:
             self._queue(data)
+        elif self._phase is _Phase.TUNNEL and self._relay is not None:
+            self._relay.feed(data)
+
+    def eof_received(self) -> bool:  # type: ignore[override] # asyncio's: True keeps it half open
+        """The client sends no more; through a tunnel it may still read."""
+        if self._phase is _Phase.TUNNEL and self._relay is not None:
+            self._relay.feed_eof()
+            return True
+        return False
 
     def pause_writing(self) -> None:
         """The client reads slower than it is answered; it may for a while."""
@@ -250,9 +267,9 @@ class Connection(RequestHandler):
         self._left, self._scanner, self._failure = 0, None, None
         self._deadline = math.inf
         if arrival.refusal is not None:  # whoever sends such things begins anew
-            self._closes = True
+            self._closes = self._lingers = True
             self._answer(arrival)
-        elif head.is_simple and self._server.terms.fast:
+        elif head.is_upgrade or (head.is_simple and self._server.terms.fast):
             self._inbox = rest
             self._answer(arrival)
         else:
@@ -310,22 +327,25 @@ class Connection(RequestHandler):
 
     async def _stream(self, request: Request, response: Response) -> None:
         """Write an answer as it comes, each piece at once, no faster than the client takes it."""
+        if response.tunnel is not None:
+            await self._pass_through(response, response.tunnel)
+            return
         response = self._server.adopt(request, response)
         body = response.body
         assert isinstance(body, BodyStream)
         try:
             self._closes = self._closes or self._server.is_draining
             chunked = is_chunked(request.method, response)
-            self._write(
+            self.send(
                 render_head(request.method, response, self._server.date(), close=self._closes)
             )
             if has_body(request.method, response.status):
                 async for piece in body:
                     if piece:
-                        self._write(chunk(piece) if chunked else piece)
+                        self.send(chunk(piece) if chunked else piece)
                         await self._drain_helper()
                 if chunked:
-                    self._write(LAST_CHUNK)
+                    self.send(LAST_CHUNK)
         except ConnectionError:
             self._log.debug("client_left", request_id=request.request_id)
             self.force_close()
@@ -338,10 +358,55 @@ class Connection(RequestHandler):
             # A client that left mid-stream must not keep the upstream's connection open.
             await body.aclose()
 
-    def _write(self, data: bytes) -> None:
+    async def _pass_through(self, response: Response, tunnel: Tunnel) -> None:
+        """Be a tunnel for the rest of the connection's life."""
+        body = response.body
+        assert isinstance(body, BodyStream)
+        relay = self._relay = Relay(self, tunnel)
+        try:
+            self.send(render_head("GET", response, self._server.date(), close=False))
+            self._phase = _Phase.TUNNEL
+            if self._inbox:
+                relay.feed(self._inbox)
+                self._inbox = b""
+            if self._server.is_draining:
+                relay.leave()
+            body.is_complete = await relay.run()
+            self._end()
+        except ConnectionError:
+            self.force_close()
+        finally:
+            body.size = relay.size
+            await body.aclose()
+
+    def leave(self) -> None:
+        """Ask whoever speaks through a tunnel to come back later."""
+        if self._phase is _Phase.TUNNEL and self._relay is not None:
+            self._relay.leave()
+
+    # As its relay sees it.
+
+    def send(self, data: bytes) -> None:
+        """Write; raises ConnectionError once the client has left."""
         if self.transport is None:
             raise ConnectionResetError("the client has left")
         self.transport.write(data)
+
+    async def drained(self) -> None:
+        """Until the client takes more."""
+        await self._drain_helper()
+
+    def hold(self) -> None:
+        """Read no more from the client."""
+        if self.transport is not None and not self._is_held:
+            self._is_held = True
+            self.transport.pause_reading()
+
+    def let_go(self) -> None:
+        """Read on."""
+        if self.transport is not None and self._is_held:
+            self._is_held = False
+            self.transport.resume_reading()
 
     def _broken(self, request: Request) -> None:
         self._log.exception("unanswered", request_id=request.request_id, path=request.path)
@@ -361,6 +426,8 @@ class Connection(RequestHandler):
             return
         self._inbox = rest[size:]
         self._await_body()
+        if "Upgrade" in head.headers:  # declined: aiohttp must not stop reading HTTP for it
+            raw = _UPGRADE.sub(b"\r\n", raw)
         super().data_received(raw + rest[:size])
 
     @property
@@ -408,9 +475,8 @@ class Connection(RequestHandler):
         if not data or self._closes or self._failure is not None:
             return
         self._inbox += data
-        if len(self._inbox) > MAX_WAITING_BYTES and self.transport is not None:
-            self.transport.pause_reading()
-            self._is_held = True
+        if len(self._inbox) > MAX_WAITING_BYTES:
+            self.hold()
 
     def _measure(self, data: bytes) -> int:
         """How many of these bytes are of the body. Raises `InvalidRequest` for bad chunks."""
@@ -468,9 +534,7 @@ class Connection(RequestHandler):
         if self._inbox:
             # Not now: a client with many requests in one packet must not keep all others waiting.
             self._loop.call_soon(self._next)
-        if self._is_held and self.transport is not None:
-            self._is_held = False
-            self.transport.resume_reading()
+        self.let_go()
 
     def _next(self) -> None:
         if self._phase is _Phase.HEAD and self._inbox and not self.writing_paused:
@@ -488,12 +552,12 @@ class Connection(RequestHandler):
         return self._phase is _Phase.HEAD and not self._inbox
 
     def _end(self) -> None:
-        """Close such that the client can still read its answer (RFC 9112 section 9.6)."""
+        """Close; a client that may be sending still gets to read its answer (RFC 9112 9.6)."""
         self._phase = _Phase.ENDING
         transport = self.transport
         if transport is None:
             return
-        if transport.can_write_eof():
+        if self._lingers and transport.can_write_eof():
             transport.write_eof()
             self._arm(LINGER_SECONDS)
         else:

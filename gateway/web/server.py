@@ -60,6 +60,8 @@ class PublicServer:
         self._now = now
         self._max_connections = settings.max_connections
         self._drain_timeout = settings.drain_timeout
+        self._drain_delay = min(settings.drain_delay, settings.drain_timeout)
+        self._draining: asyncio.Task[None] | None = None
         self._adapter = adapter
         self._fallback = fallback_headers
         self._date = HttpDate()
@@ -85,22 +87,39 @@ class PublicServer:
         self._runner = web.ServerRunner(server, shutdown_timeout=1.0)
         return await listen(self._runner, listener)
 
+    def drain(self) -> None:
+        """Begin to send clients away: answers end their connections from now on.
+
+        After `drain_delay`, in which those who balance the load take notice, nobody is accepted
+        any more, streams of events end with a hint to reconnect and WebSockets with status 1001.
+        """
+        if self._draining is None and self._runner is not None:
+            self.is_draining = True
+            self._draining = asyncio.create_task(self._drain(self._runner))
+
     async def stop(self) -> None:
-        """Stop accepting, finish what is under way within the deadline."""
+        """Drain, for no longer than the deadline, then close what is left."""
         if self._runner is None:
             return
-        self.is_draining = True
-        deadline = asyncio.get_running_loop().time() + self._drain_timeout
-        for site in list(self._runner.sites):
+        self.drain()
+        assert self._draining is not None
+        _, late = await asyncio.wait({self._draining}, timeout=self._drain_timeout)
+        if late:
+            self._draining.cancel()
+            self._log.warning("drain_timed_out", connections=len(self._connections))
+        await self._runner.cleanup()
+
+    async def _drain(self, runner: web.ServerRunner) -> None:
+        """Until the last client has left."""
+        await asyncio.sleep(self._drain_delay)
+        for site in runner.sites:
             await site.stop()
         self._streams.end()
-        while True:
+        while self._connections:
             for connection in list(self._connections):
+                connection.leave()
                 connection.end_if_idle()
-            if not self._connections or asyncio.get_running_loop().time() >= deadline:
-                break
             await asyncio.sleep(_DRAIN_LOOK_SECONDS)
-        await self._runner.cleanup()
 
     # --- as its connections see it -----------------------------------------------------------
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.core.forwarded import TrustedProxies
-from gateway.core.host import HostRule
+from gateway.core.host import HostRule, OriginRule
 from gateway.core.message import Handler
 from gateway.core.route import Route, RouteTable
 from gateway.policy.chain import compose
@@ -41,7 +41,7 @@ async def running(
 ) -> AsyncIterator[Running]:
     """A server whose chain is what every answer passes, ending at `terminal`."""
     metrics = Metrics()
-    values = Server(**{"drain_timeout": 1.0, **settings})
+    values = Server(**{"drain_timeout": 1.0, "drain_delay": 0.0, **settings})
     headers = SecurityHeaders(SecurityHeaderPolicy())
     chain = (RequestId("test-"), headers, ProblemBoundary())
     server = PublicServer(
@@ -50,6 +50,7 @@ async def running(
             RouteTable(ROUTES),
             TrustedProxies(values.trusted_proxies),
             HostRule(values.hosts),
+            OriginRule(values.websocket_origins),
             values.max_body,
         ),
         handler=compose(chain, terminal),

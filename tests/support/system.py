@@ -209,6 +209,12 @@ class GatewayProcess:
         async with asyncio.timeout(START_SECONDS):
             return await self._process.wait()
 
+    async def request_drain(self) -> None:
+        """As a preStop hook does."""
+        assert self._session is not None
+        async with self._session.post(f"{self.admin}/drain") as response:
+            assert response.status == 202
+
     async def close(self) -> None:
         if self._process is not None and self._process.returncode is None:
             await self.kill()
@@ -355,7 +361,12 @@ class GatewayProcess:
         _merge(
             settings,
             {
-                "server": {"public": loopback, "admin": loopback, "drain_timeout": "2s"},
+                "server": {
+                    "public": loopback,
+                    "admin": loopback,
+                    "drain_timeout": "2s",
+                    "drain_delay": "0s",
+                },
                 "upstream": {"url": self._upstream},
                 "store": {"sqlite": {"path": str(self.folder / "gateway.db")}},
                 "jobs": {

@@ -39,7 +39,7 @@ def test_frames_end_where_they_end_however_they_are_cut(
     while at < len(data):
         tracker.feed(data[at : at + step])
         at = min(at + step, len(data))
-        assert tracker.is_between_frames == (at in ends)
+        assert tracker.is_between_frames() == (at in ends)
 
 
 def test_the_rest_of_a_frame_can_be_told_from_the_next() -> None:
@@ -48,12 +48,12 @@ def test_the_rest_of_a_frame_can_be_told_from_the_next() -> None:
     tracker.feed(first[:5])
 
     assert tracker.finish_frame(first[5:] + second) == len(first) - 5
-    assert tracker.is_between_frames
+    assert tracker.is_between_frames()
 
 
 def test_the_close_of_a_server_that_goes_away_is_one_frame() -> None:
     tracker = FrameTracker()
     tracker.feed(GOING_AWAY)
 
-    assert tracker.is_between_frames
+    assert tracker.is_between_frames()
     assert int.from_bytes(GOING_AWAY[2:]) == 1001
