@@ -105,11 +105,20 @@ class Behind:
         )
         sinks.insert(0, self.webhook_sink)
         self.dispatcher = Dispatcher(
-            stores.outbox, sinks, now=now, jitter=random.random, metrics=self._metrics
+            stores.outbox,
+            sinks,
+            now=now,
+            jitter=random.random,
+            metrics=self._metrics,
+            lease_margin_seconds=settings.webhooks.lease_margin,
         )
 
     def _followers(self, settings: Settings, contract: Contract) -> None:
-        jobs, watch = self._stores.jobs, settings.jobs.watch
+        jobs, watch, replica = self._stores.jobs, settings.jobs.watch, self._stores.replica
+        instance = settings.upstream.instance or settings.upstream.url
+        # A SQLite file belongs to one replica, and so do its jobs. With a shared store an upstream
+        # that is not shared knows its own jobs alone.
+        is_alone = replica is not None and not settings.upstream.shared
         self.tracker = Tracker(
             jobs=jobs,
             contract=contract,
@@ -117,7 +126,8 @@ class Behind:
             subscribers=self._subscribers,
             prepare=self.callbacks.prepare,
             details=self.observer.details,
-            instance=settings.upstream.instance or settings.upstream.url,
+            instance=instance,
+            own_only=is_alone,
             adopt=watch.adopt,
             metrics=self._metrics,
             now=self._now,
@@ -129,7 +139,8 @@ class Behind:
             observer=self.observer,
             contract=contract,
             settings=watch,
-            upstream=None,  # a SQLite file belongs to one replica, and so do its jobs
+            upstream=instance if is_alone else None,
+            replicas=lambda: 1 if replica is None or is_alone else replica.count,
             metrics=self._metrics,
             now=self._now,
             jitter=random.random,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from contextlib import AsyncExitStack
 
 from aiohttp import web
@@ -41,7 +40,6 @@ class Gateway:
         write_line: WriteLine = through_structlog,
     ) -> None:
         self.settings = settings
-        self._now = time.time
         self._log = log.get_logger("app")
         self._stack = AsyncExitStack()
         self._tasks = Tasks()
@@ -52,6 +50,7 @@ class Gateway:
         self.metrics.policy_generation.set(1)
         contract = compile_contract(settings.jobs)
         self.stores = Stores(settings, policies, self.metrics)
+        self._now = self.stores.now
         self.client = UpstreamClient(settings.upstream, self.metrics)
         self.behind = Behind(
             settings,
@@ -75,6 +74,13 @@ class Gateway:
         )
         self._lag = health_check.LoopLag(self.metrics, settings.health.max_loop_lag)
         self.behind.tracker.listeners.append(self._changed)
+        self.behind.tracker.listeners_elsewhere.append(self._changed_elsewhere)
+        if self.stores.replica is not None:
+            self.stores.replica.follow(
+                self.behind.tracker,
+                wake=self.behind.wake,
+                reconcile=self.behind.watcher.reconcile,
+            )
 
     async def start(self) -> dict[str, int]:
         """Open the stores, listen, and begin to watch and deliver; the ports by listener.
@@ -102,6 +108,8 @@ class Gateway:
         await self.client.open()
         push(self._stop_behind)
         push(self._tasks.end)
+        if self.stores.replica is not None:
+            await self.stores.replica.join()
         await self.behind.start()
         push(self.front.cache.close)
         session = await self._stack.enter_async_context(health_check.open_session())
@@ -136,6 +144,9 @@ class Gateway:
             flush_keys(self.front.keys),
         ):
             self._tasks.spawn(work)
+
+        if stores.replica is not None:
+            self._tasks.spawn(stores.replica.run())
 
     async def _stop_behind(self) -> None:
         await self.behind.stop(self._stop_by)
@@ -177,6 +188,10 @@ class Gateway:
         """Readiness turns first; clients are sent elsewhere after that."""
         self.draining.set()
         self.front.server.drain()
+
+    async def _changed_elsewhere(self, change: JobChange) -> None:
+        """After another replica committed a change: what was cached of the job is old."""
+        await self.front.cache.changed(change)
 
     def _not_ready(self) -> str | None:
         if self._starting:

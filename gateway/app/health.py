@@ -46,15 +46,18 @@ def build_health(  # noqa: PLR0913 - collaborators, each by its name
     if (sink := behind.convex_sink) is not None:
         letters = DeadLetters(stores.outbox, now, behind.wake)
         convex = check_convex(lambda: sink.last_error, letters, now)
+    sqlite: Check = health_check.absent()
+    if stores.replica is None:
+        sqlite = health_check.reads(stores.jobs.count_by_state)
     redis: Check = health_check.absent()
     if stores.redis is not None:
         redis = health_check.reads(stores.redis.ping)
     delivery = health_check.Delivery("webhook", stores.outbox.backlog, metrics, now)
     components = [
         Component("upstream", health_check.answers(ask_upstream)),
-        Component("sqlite", health_check.reads(stores.jobs.count_by_state), critical=True),
+        Component("sqlite", sqlite, critical=True),
         Component("convex", convex),
-        Component("redis", redis),
+        Component("redis", redis, critical=stores.replica is not None),
         Component("memory", health_check.memory(settings.health.max_memory)),
         Component("cpu", health_check.cpu()),
         Component("event_loop", lag.check),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 
+from gateway.app.replica import Replica
 from gateway.core.error import StoreUnavailable
 from gateway.settings.model import Settings
 from gateway.settings.policy import PolicySet
@@ -14,9 +16,13 @@ from gateway.store.base import AuditLog, JobStore, Outbox, ResponseStore, Webhoo
 from gateway.store.key import KeyStore
 from gateway.store.memory.response import MemoryResponseStore
 from gateway.store.memory.window import MemoryWindowStore
+from gateway.store.redis.audit import RedisAuditLog
 from gateway.store.redis.client import RedisClient
+from gateway.store.redis.job import RedisJobStore
+from gateway.store.redis.outbox import RedisOutbox
 from gateway.store.redis.response import RedisResponseStore
 from gateway.store.redis.subscription import Subscription
+from gateway.store.redis.webhook import RedisWebhookStore
 from gateway.store.redis.window import RedisWindowStore
 from gateway.store.response_tier import TieredResponseStore, purge_message
 from gateway.store.sqlite.audit import SqliteAuditLog
@@ -32,6 +38,7 @@ class Stores:
     """Every store of one process; `local_windows` take over while `windows` are away.
 
     `redis` is the client of the stores that many replicas share; None without the section.
+    `replica` is this process among them, where jobs and messages too are in Redis.
     """
 
     jobs: JobStore
@@ -45,11 +52,16 @@ class Stores:
 
     def __init__(self, settings: Settings, policies: PolicySet, metrics: Metrics) -> None:
         self.redis = RedisClient(settings.redis) if settings.redis is not None else None
+        self.replica: Replica | None = None
+        self.now: Callable[[], float] = time.time
         self._database = Database(settings.store.sqlite.path)
-        self.jobs = SqliteJobStore(self._database)
-        self.outbox = SqliteOutbox(self._database)
-        self.webhooks = SqliteWebhookStore(self._database)
-        self.audit = SqliteAuditLog(self._database)
+        if settings.store.kind == "redis" and self.redis is not None:
+            self._share(settings, self.redis)
+        else:
+            self.jobs = SqliteJobStore(self._database)
+            self.outbox = SqliteOutbox(self._database)
+            self.webhooks = SqliteWebhookStore(self._database)
+            self.audit = SqliteAuditLog(self._database)
         self.keys = SqliteKeyStore(self._database)
         self.windows = self.local_windows = MemoryWindowStore()
         if self.redis is not None and settings.redis is not None:
@@ -82,13 +94,28 @@ class Stores:
         if self.redis is not None:
             with suppress(StoreUnavailable):  # the limits say what then happens, and health tells
                 await self.redis.ping()
-        # This process alone has the file: what an earlier one was at when it died is free again.
-        await self.jobs.void_leases()
+        if self.replica is not None:
+            await self.replica.open()
+        else:
+            # This process alone has the file: what one before it was at when it died is free again.
+            await self.jobs.void_leases()
+
+    def _share(self, settings: Settings, client: RedisClient) -> None:
+        self.replica = Replica(settings, client)
+        self.now = self.replica.now
+        layout = self.replica.layout
+        jobs = RedisJobStore(client, layout)
+        self.jobs = jobs
+        self.outbox = RedisOutbox(client, layout)
+        self.webhooks = RedisWebhookStore(client, layout, jobs)
+        self.audit = RedisAuditLog(client, layout)
 
     async def close(self) -> None:
         """Close them all; what was committed stays."""
         if self.tiers is not None:
             await self.tiers.close()
         await self._database.close()
+        if self.replica is not None:
+            await self.replica.leave()
         if self.redis is not None:
             await self.redis.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gateway.cli.failure import fail
 from gateway.cli.option import Commands, add_config
@@ -53,13 +53,21 @@ def _connect(settings: Settings) -> int:
 
     from gateway.settings.model import Log
     from gateway.telemetry.log import configure
-    from gateway.web.connect import connect, failed
+    from gateway.web.connect import failed
 
     configure(Log(level="error"), sys.stderr)
-    conditions = asyncio.run(connect(settings))
+    conditions = asyncio.run(_dial(settings))
     width = max(map(len, conditions))
     for name, condition in conditions.items():
         word = "FAILED" if failed(condition) else condition["status"].replace("_", " ")
         said = condition["error"] or f"{condition['latency_seconds']:.3f} s"
         print(f"{name:{width}}  {word:14}  {said}")
     return int(any(failed(condition) for condition in conditions.values()))
+
+
+async def _dial(settings: Settings) -> dict[str, dict[str, Any]]:
+    from gateway.app.dial import redis_component
+    from gateway.web.connect import connect
+
+    async with redis_component(settings) as component:
+        return await connect(settings, [component])

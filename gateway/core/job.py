@@ -214,6 +214,18 @@ def expire(job: Job, now: float, rule: WatchRule) -> JobChange | None:
     )
 
 
+def abandon(job: Job, now: float) -> JobChange | None:
+    """The change when the upstream instance that alone could observe the job is gone."""
+    if job.state.terminal:
+        return None
+    return _fail(
+        job,
+        now,
+        error_type="job_lost",
+        message="The upstream instance that ran this job is gone, and the gateway beside it.",
+    )
+
+
 def retry_count(previous: Job | None) -> int:
     """How many creations for the same subject followed a retryable failure."""
     if previous is None or previous.state is not State.FAILED or not previous.error:

@@ -42,9 +42,18 @@ class Dispatcher:
         now: Callable[[], float],
         jitter: Callable[[], float],
         metrics: Metrics,
+        lease_margin_seconds: float = LEASE_MARGIN_SECONDS,
     ) -> None:
         self._lanes = [
-            Lane(outbox, sink, now=now, jitter=jitter, metrics=metrics) for sink in sinks
+            Lane(
+                outbox,
+                sink,
+                now=now,
+                jitter=jitter,
+                metrics=metrics,
+                lease_margin_seconds=lease_margin_seconds,
+            )
+            for sink in sinks
         ]
 
     @property
@@ -81,8 +90,10 @@ class Lane:
         now: Callable[[], float],
         jitter: Callable[[], float],
         metrics: Metrics,
+        lease_margin_seconds: float,
     ) -> None:
         self._outbox = outbox
+        self._lease_margin_seconds = lease_margin_seconds
         self._sink = sink
         self._now = now
         self._jitter = jitter
@@ -181,7 +192,7 @@ class Lane:
             if limit <= 0 or self._stopping.is_set():
                 break
             busy = [each for each, count in self._busy.items() if count > share - size]
-            lease_seconds = self._sink.deadline_seconds + LEASE_MARGIN_SECONDS
+            lease_seconds = self._sink.deadline_seconds + self._lease_margin_seconds
             claims = await self._outbox.claim(
                 self._sink.name, limit, self._now(), lease_seconds, busy=busy
             )

@@ -42,7 +42,6 @@ from gateway.telemetry.log import get_logger
 SINK = "webhook"
 RESPONSE_KEPT_BYTES = 16 * 1024
 RESPONSE_READ_BYTES = 1024 * 1024
-TIMEOUT_MAX_SECONDS = 30.0  # a webhook's own timeout may exceed the setting's, up to this
 PROGRESS_RETRIES = 1
 SUCCESS_PRECISION_SECONDS = 1.0  # of `last_success_at`: not every delivery rewrites its webhook
 GONE_REASON = "The receiver answered 410 Gone."
@@ -117,7 +116,7 @@ class WebhookSink:
     def deadline_seconds(self) -> float:
         """The longest one attempt can take."""
         waiting = self._settings.per_endpoint / MIN_PER_SECOND
-        return max(TIMEOUT_MAX_SECONDS, self._settings.timeout) + waiting
+        return self._settings.max_timeout + waiting
 
     async def start(self) -> None:
         """Open the connection pool."""
@@ -167,7 +166,9 @@ class WebhookSink:
             return Outcome(0.0, ErrorKind.CONFIGURATION, detail=str(error), permanent=True)
         headers = delivery_headers(webhook.headers, message, keys, int(now))
         timeout = webhook.timeout_seconds or self._settings.timeout
-        return await self._exchange(url, headers, message.body, min(timeout, TIMEOUT_MAX_SECONDS))
+        return await self._exchange(
+            url, headers, message.body, min(timeout, self._settings.max_timeout)
+        )
 
     async def settled(self, message: Message, outcome: Outcome) -> None:
         """Count the outcome for the webhook, and disable it when a 410 or its count says so.

@@ -18,11 +18,14 @@ from gateway.core.error import StoreUnavailable
 from gateway.core.event import envelope, serialize
 from gateway.core.identifier import ulid
 from gateway.core.job import (
+    EventType,
     Job,
     JobChange,
+    JobEvent,
     Observation,
     State,
     WatchRule,
+    abandon,
     advance,
     begin,
     expire,
@@ -64,7 +67,12 @@ Listener = Callable[[JobChange], Awaitable[None]]
 
 
 class Tracker:
-    """Knows every unfinished job in memory and records what changes."""
+    """Knows every unfinished job in memory and records what changes.
+
+    `own_only`: each replica has an upstream of its own, `instance`, and what that says of other
+    instances' jobs is nothing. `listeners` hear of the changes recorded here, `listeners_elsewhere`
+    of those that another replica recorded.
+    """
 
     def __init__(  # noqa: PLR0913 - collaborators, each by its name
         self,
@@ -76,6 +84,7 @@ class Tracker:
         prepare: Callable[[Job], Awaitable[None]],
         details: Details,
         instance: str,
+        own_only: bool = False,
         adopt: bool,
         metrics: Metrics,
         now: Callable[[], float],
@@ -88,6 +97,7 @@ class Tracker:
         self._prepare = prepare
         self._details = details
         self._instance = instance
+        self._own_only = own_only
         self._adopt = adopt
         self._metrics = metrics
         self._now = now
@@ -100,8 +110,14 @@ class Tracker:
         self._unrecorded: set[str] = set()
         self._closing = asyncio.Event()
         self.listeners: list[Listener] = []
+        self.listeners_elsewhere: list[Listener] = []
         # A moving average over the jobs that ended, in seconds; None before the first.
         self.typical_seconds: float | None = None
+
+    @property
+    def store(self) -> JobStore:
+        """Where the jobs are."""
+        return self._store
 
     async def open(self) -> None:
         """Take up every unfinished job of the store."""
@@ -121,7 +137,9 @@ class Tracker:
 
     @property
     def active_count(self) -> int:
-        """How many jobs have not ended."""
+        """How many jobs have not ended; with `own_only`, of this instance's."""
+        if self._own_only:
+            return sum(job.upstream == self._instance for job in self._jobs.values())
         return len(self._jobs)
 
     def creating(self) -> _Creating:
@@ -151,6 +169,8 @@ class Tracker:
             if self._adopt and observation.found and not observation.state.terminal:
                 self._spawn(self._observe_quietly(observation, source))
             return
+        if self._is_foreign(job):
+            return
         change = advance(job, observation, self._now(), self._rule)
         if change is None:
             self._count(source, "stale")
@@ -174,6 +194,8 @@ class Tracker:
                 job = await self._load(observation.job_id)
                 if job is None:
                     return await self._adopted(observation, source)
+                if self._is_foreign(job):
+                    return job
                 change = advance(job, observation, self._now(), self._rule)
                 if change is None:
                     self._count(source, "stale")
@@ -188,15 +210,71 @@ class Tracker:
 
     async def expire(self, job_id: str) -> Job | None:
         """Apply the mere passing of time; the job afterwards, None if unknown."""
+        return await self._apply(job_id, lambda job: expire(job, self._now(), self._rule))
+
+    async def lose(self, job_id: str) -> Job | None:
+        """End a job whose upstream instance is gone; the job afterwards, None if unknown."""
+        return await self._apply(job_id, lambda job: abandon(job, self._now()))
+
+    async def refresh(self, job_id: str, version: int) -> None:
+        """Take up what another replica recorded, if it is news here. Raises `StoreUnavailable`."""
+        async with self._lock(job_id):
+            before = self._jobs.get(job_id)
+            known = 0 if before is None else before.version
+            if known >= version:
+                return
+            job = await self._store.get(job_id)
+            if job is None or job.version <= known:
+                return
+            entries = await self._store.timeline(job_id, 0 if before is None else before.sequence)
+            self._remember(job)
+            change = JobChange(before, job, tuple(map(_event, entries)))
+            for listener in self.listeners_elsewhere:
+                await listener(change)
+
+    async def reload(self) -> None:
+        """Hold the memory against the store: notices may have been missed.
+
+        Raises `StoreUnavailable`.
+        """
+        stored = {job.id: job.version for job in await self._store.unfinished()}
+        ended = {job_id: job.version + 1 for job_id, job in self._jobs.items()}
+        for job_id, version in {**ended, **stored}.items():
+            await self.refresh(job_id, version)
+
+    async def restore(self) -> int:
+        """Record anew the jobs that the store has lost; how many. Raises `StoreUnavailable`.
+
+        Each begins a new incarnation, as it now stands, of the same owner.
+        """
+        count = 0
+        for known in list(self._jobs.values()):
+            async with self._lock(known.id):
+                if await self._store.get(known.id) is not None:
+                    continue
+                observation = Observation(known.id, known.observed_at, state=known.state)
+                blank = replace(
+                    known, incarnation=ulid(self._now(), self._token(10)), version=0, sequence=0
+                )
+                change = begin(blank, observation, self._now())
+                await self._prepare(change.job)
+                count += await self._commit(change)
+        return count
+
+    async def _apply(self, job_id: str, change_of: Callable[[Job], JobChange | None]) -> Job | None:
         async with self._lock(job_id):
             while True:
                 job = await self._load(job_id)
                 if job is None:
                     return None
-                change = expire(job, self._now(), self._rule)
+                change = change_of(job)
                 if change is None or await self._commit(change):
                     return change.job if change else job
                 self._jobs.pop(job_id, None)
+
+    def _is_foreign(self, job: Job) -> bool:
+        """True when this replica's upstream knows nothing of the job."""
+        return self._own_only and job.upstream != self._instance
 
     def _note_correction(self, observation: Observation, source: str) -> None:
         """Log and count an answer that was used, but for a part of it that cannot be."""
@@ -388,6 +466,11 @@ class Tracker:
 
     def _count(self, source: str, result: str) -> None:
         self._metrics.observations_total.labels(source, result).inc()
+
+
+def _event(entry: TimelineEntry) -> JobEvent:
+    """An event as its timeline keeps it; the state before it stands in the envelope alone."""
+    return JobEvent(EventType(entry.type), entry.sequence, entry.at, None)
 
 
 class _Creating:

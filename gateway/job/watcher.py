@@ -40,6 +40,7 @@ class Watcher:
         contract: Contract,
         settings: Watch,
         upstream: str | None,
+        replicas: Callable[[], int] = lambda: 1,
         metrics: Metrics,
         now: Callable[[], float],
         jitter: Callable[[], float],
@@ -50,6 +51,7 @@ class Watcher:
         self._contract = contract
         self._settings = settings
         self._upstream = upstream
+        self._replicas = replicas
         self._metrics = metrics
         self._now = now
         self._jitter = jitter
@@ -64,7 +66,7 @@ class Watcher:
 
     async def run(self) -> None:
         """Claim and watch until cancelled; then every claim is given back."""
-        reconciling = asyncio.create_task(self._reconcile())
+        reconciling = asyncio.create_task(self.reconcile())
         try:
             while True:
                 await self._claim()
@@ -80,7 +82,7 @@ class Watcher:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _claim(self) -> None:
-        free = MAX_WATCHED - len(self._watches)
+        free = min(MAX_WATCHED, self._share()) - len(self._watches)
         if free <= 0:
             return
         try:
@@ -96,6 +98,17 @@ class Watcher:
             if old is not None:
                 old.cancel()  # its lease ran out unnoticed: the new claim takes its place
             self._watches[job_id] = asyncio.create_task(self._watch(claim))
+
+    def _share(self) -> int:
+        """How many jobs to watch; what a replica that is gone leaves is taken up little by little.
+
+        The others have their equal parts, so one that is first does not watch them all.
+        """
+        replicas = self._replicas()
+        if replicas <= 1:
+            return MAX_WATCHED
+        equal = -(-self._tracker.active_count // replicas)
+        return max(equal, len(self._watches)) + 1
 
     async def _watch(self, claim: Claim[Job]) -> None:
         job_id = claim.item.id
@@ -246,7 +259,7 @@ class Watcher:
             delay = min(delay, max(0.05, left))
         return delay * (0.9 + 0.2 * self._jitter())
 
-    async def _reconcile(self) -> None:
+    async def reconcile(self) -> None:
         """Hold the store against the upstream's list once that can be had; adopt strangers."""
         delay = self._settings.poll.min
         while True:

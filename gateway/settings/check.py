@@ -172,6 +172,8 @@ def _states(jobs: JobContract) -> Iterator[Problem]:
 def _webhooks(settings: Settings) -> Iterator[Problem]:
     webhooks = settings.webhooks
     yield from networks(webhooks.addresses.allow, ("webhooks", "addresses", "allow"))
+    if webhooks.timeout > webhooks.max_timeout:
+        yield ("webhooks", "timeout"), "must not be longer than webhooks.max_timeout"
     if webhooks.max_retries > len(webhooks.retry_delays):
         yield (
             ("webhooks", "max_retries"),

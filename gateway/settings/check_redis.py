@@ -10,11 +10,20 @@ from gateway.settings.model import Redis, Settings
 from gateway.settings.problem import Problem
 
 _NAMESPACE = re.compile(r"[A-Za-z0-9._-]{1,40}")
+_NAMELESS = (
+    "is required beside store.kind redis: a name that this replica's upstream keeps over restarts, "
+    "such as ${HOSTNAME}; or set upstream.shared: true, if all replicas have the same upstream"
+)
 _NODE = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}")
 
 
 def redis(settings: Settings) -> Iterator[Problem]:
     """Every rule that the section breaks; its `url` is never shown, for it may hold a password."""
+    if settings.store.kind == "redis":
+        if settings.redis is None:
+            yield ("store", "kind"), "redis needs the section redis: say its url"
+        if settings.upstream.instance is None and not settings.upstream.shared:
+            yield ("upstream", "instance"), _NAMELESS
     if settings.redis is None:
         return
     yield from _url(settings.redis)

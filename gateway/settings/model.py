@@ -113,6 +113,7 @@ class Upstream(Model):
 
     url: str = "http://127.0.0.1:3001"
     instance: str | None = None
+    shared: bool = False
     connect_timeout: PositiveSeconds = 2.0
     response_timeout: PositiveSeconds = 60.0
     idle_timeout: PositiveSeconds = 300.0
@@ -220,9 +221,9 @@ class Redis(Model):
 
 
 class Store(Model):
-    """Where jobs, webhooks and the outbox live."""
+    """Where jobs, webhooks and the outbox live; `redis` means the server of the section `redis`."""
 
-    kind: Literal["sqlite"] = "sqlite"
+    kind: Literal["sqlite", "redis"] = "sqlite"
     sqlite: Sqlite = Sqlite()
 
 
@@ -240,6 +241,8 @@ class Webhooks(Model):
 
     secret_key: SecretStr | None = None
     timeout: Annotated[PositiveSeconds, Field(le=30)] = 15.0
+    max_timeout: Annotated[PositiveSeconds, Field(le=30)] = 30.0
+    lease_margin: Annotated[PositiveSeconds, Field(ge=6)] = 15.0
     max_retries: int = Field(default=3, ge=0, le=10)
     retry_delays: tuple[Seconds, ...] = (0.5, 2, 30, 300, 1800, 7200, 18000, 36000, 36000)
     concurrency: int = Field(default=64, ge=1)

@@ -137,6 +137,22 @@ class JobStore(Protocol):
         ...
 
 
+class Replicas(Protocol):
+    """Signs of life, where many replicas share a store."""
+
+    async def beat(self, replica: str, instance: str, now: float, until: float) -> int:
+        """Live until then, and the upstream instance with it; how many replicas live."""
+        ...
+
+    async def leave(self, replica: str) -> None:
+        """Live no more."""
+        ...
+
+    async def gone(self, before: float) -> Sequence[str]:
+        """The upstream instances whose last sign of life ended before."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class DeliveryQuery:
     """Which deliveries a log page shows, newest first; None means any. `cursor` is opaque."""

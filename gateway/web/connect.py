@@ -6,6 +6,7 @@ import asyncio
 import os
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,15 @@ from gateway.web.health_check import absent, dependency, open_session
 _CONVEX_PATH = "/version"
 
 
-async def connect(settings: Settings) -> dict[str, dict[str, Any]]:
-    """Each component's condition: its `status`, `error` and `latency_seconds`."""
+async def connect(
+    settings: Settings, further: Sequence[Component] = ()
+) -> dict[str, dict[str, Any]]:
+    """Each component's condition: its `status`, `error` and `latency_seconds`.
+
+    `further` are those that another package knows how to dial.
+    """
     async with open_session() as session:
-        components = _components(settings, session)
+        components = [*_components(settings, session), *further]
         health = Health(components, interval=1.0, timeout=settings.health.timeout, now=time.time)
         await health.check()
     found: dict[str, dict[str, Any]] = health.report()["components"]

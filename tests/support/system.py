@@ -202,6 +202,11 @@ class GatewayProcess:
         self._process.send_signal(signal.SIGKILL)
         await self._process.wait()
 
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the process, SIGSTOP and SIGCONT among them."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
     async def terminate(self) -> int:
         """SIGTERM; the exit code."""
         assert self._process is not None

@@ -106,6 +106,14 @@ class RedisClient:
         """Return when every primary answers. Raises as `run` does."""
         await self.everywhere("PING")
 
+    async def eviction_policy(self) -> str | None:
+        """The server's `maxmemory-policy`; None where it does not tell. Raises as `run` does."""
+        for line in (await self.everywhere("INFO", "memory"))[0].decode().splitlines():
+            name, _, value = line.partition(":")
+            if name == "maxmemory_policy":
+                return value
+        return None
+
     async def primaries(self) -> Sequence[Address]:
         """Every node that holds slots; the one server where there is no Cluster."""
         if self._slots is None:

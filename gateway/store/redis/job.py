@@ -35,14 +35,12 @@ _HEAD = b"\n"  # between what an event is and its body; JSON has none
 class RedisJobStore:
     """`gateway.store.base.JobStore` over a `Layout`.
 
-    Each change is published on `layout.channel` by the script that commits it; `origin` says who
-    made it.
+    Each change is published on `layout.channel` by the script that commits it.
     """
 
-    def __init__(self, client: RedisClient, layout: Layout, *, origin: str = "") -> None:
+    def __init__(self, client: RedisClient, layout: Layout) -> None:
         self._client = client
         self._layout = layout
-        self._origin = origin
 
     async def record(
         self, change: JobChange, timeline: Sequence[TimelineEntry], messages: Sequence[Message]
@@ -68,7 +66,7 @@ class RedisJobStore:
             flag(job.state.terminal),
             job_document(job),
             self._layout.channel,
-            orjson.dumps([self._origin, job.id, job.version]),
+            orjson.dumps([job.id, job.version]),
             len(timeline),
             *map(_event_line, timeline),
             *message_arguments(messages),

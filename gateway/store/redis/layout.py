@@ -46,14 +46,22 @@ class Layout:
         """Where a job, and every message about it, lies."""
         return self.of_jobs[crc32(job_id.encode()) % PARTITIONS]
 
+    async def is_there(self) -> bool:
+        """False when the server has lost its data: it was flushed, or came back without."""
+        return bool(await self._client.command("EXISTS", self._client.key("layout")))
+
     async def open(self) -> None:
         """Claim the namespace for this layout, or find that it has it already.
 
         Raises SettingsError for data of a newer layout, StoreUnavailable.
         """
+        await self._client.command("SET", self._client.key("layout"), LAYOUT_VERSION, "NX")
+        await self.check()
+
+    async def check(self) -> None:
+        """Raises as `open` does; changes nothing."""
         key = self._client.key("layout")
-        await self._client.command("SET", key, LAYOUT_VERSION, "NX")
-        found = await self._client.command("GET", key) or b"0"  # flushed just now
+        found = await self._client.command("GET", key) or b"0"  # nothing is there yet
         if not found.isdigit() or int(found) > LAYOUT_VERSION:
             raise SettingsError(
                 [_TOO_NEW.format(self._client.name, found.decode(), LAYOUT_VERSION)],

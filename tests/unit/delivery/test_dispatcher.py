@@ -24,10 +24,18 @@ FAILED = Outcome(0.0, ErrorKind.HTTP_STATUS, 500)
 
 @asynccontextmanager
 async def running(
-    outbox: MemoryOutbox, *sinks: ScriptedSink, metrics: Metrics | None = None
+    outbox: MemoryOutbox,
+    *sinks: ScriptedSink,
+    metrics: Metrics | None = None,
+    lease_margin_seconds: float = dispatcher.LEASE_MARGIN_SECONDS,
 ) -> AsyncIterator[Dispatcher]:
     works = Dispatcher(
-        outbox, sinks, now=time.time, jitter=lambda: 0.0, metrics=metrics or Metrics()
+        outbox,
+        sinks,
+        now=time.time,
+        jitter=lambda: 0.0,
+        metrics=metrics or Metrics(),
+        lease_margin_seconds=lease_margin_seconds,
     )
     await works.start()
     try:
@@ -259,13 +267,10 @@ async def test_verdict_is_recorded_once_the_store_is_back_without_sending_again(
     assert len(sink.sent) == 1
 
 
-async def test_verdict_is_given_up_when_the_lease_has_ended(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_verdict_is_given_up_when_the_lease_has_ended() -> None:
     outbox, sink = MemoryOutbox(make_message()), ScriptedSink()
-    monkeypatch.setattr(dispatcher, "LEASE_MARGIN_SECONDS", -sink.deadline_seconds)
     outbox.settle_faults = 1000
-    async with running(outbox, sink):
+    async with running(outbox, sink, lease_margin_seconds=-sink.deadline_seconds):
         await until(lambda: len(sink.sent) > 1)  # due again: another worker's, had there been one
     assert outbox.entries["dlv_1"].attempts == []
     assert sink.told == []
