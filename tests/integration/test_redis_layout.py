@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
 
-from gateway.core.error import SettingsError
+from gateway.app.dial import redis_component
+from gateway.core.error import SettingsError, StoreUnavailable
 from gateway.core.retry import Delivered
-from gateway.settings.model import Redis
+from gateway.settings.model import Redis, Settings, Store
 from gateway.store.redis.client import RedisClient
 from gateway.store.redis.job import RedisJobStore
 from gateway.store.redis.layout import LAYOUT_VERSION, Layout
@@ -66,3 +68,38 @@ async def test_pruned_delivery_leaves_nothing_behind(client: RedisClient) -> Non
     assert await outbox.prune(NOW + 1) == 1
     partition = Layout(client).of_job("job-1").prefix
     assert await client.everywhere("KEYS", "*") == [[partition + b":sinks"]]
+
+
+# --- gateway check --connect ----------------------------------------------------------------------
+
+
+async def dialled(url: str) -> tuple[str, str]:
+    settings = Settings(
+        store=Store(kind="redis"), redis=Redis(url=SecretStr(url), connect_timeout=0.5)
+    )
+    async with redis_component(settings) as component:
+        try:
+            reading = await component.check()
+        except StoreUnavailable as error:
+            return "away", error.detail
+    return reading.status.value, reading.error or ""
+
+
+async def test_check_says_whether_redis_can_be_used(client: RedisClient, valkey: Valkey) -> None:
+    assert await dialled(valkey.url) == ("healthy", "")
+    await client.command("SET", client.key("layout"), LAYOUT_VERSION + 1)
+    status, said = await dialled(valkey.url)
+    assert (status, "use the newer gateway" in said) == ("unhealthy", True)
+
+
+async def test_check_warns_of_a_server_that_evicts(tmp_path: Path) -> None:
+    with Valkey(tmp_path, maxmemory_policy="allkeys-lru") as server:
+        status, said = await dialled(server.url)
+        server.kill()
+        assert (await dialled(server.url))[0] == "away"
+    assert (status, "set noeviction" in said) == ("degraded", True)
+
+
+async def test_check_without_redis_changes_nothing() -> None:
+    async with redis_component(Settings()) as component:
+        assert (await component.check()).status.value == "not_configured"

@@ -108,7 +108,8 @@ class RedisClient:
 
     async def eviction_policy(self) -> str | None:
         """The server's `maxmemory-policy`; None where it does not tell. Raises as `run` does."""
-        for line in (await self.everywhere("INFO", "memory"))[0].decode().splitlines():
+        told: bytes = (await self.everywhere("INFO", "memory"))[0]
+        for line in told.decode().splitlines():
             name, _, value = line.partition(":")
             if name == "maxmemory_policy":
                 return value

@@ -73,3 +73,26 @@ def test_tls_checks_the_servers_certificate(tmp_path: Path) -> None:
     assert found.tls.check_hostname
     with pytest.raises(SettingsError, match=r"redis\.ca_file: .*none\.pem cannot be used"):
         endpoint_of(section(url="rediss://x", ca_file=str(tmp_path / "none.pem")))
+
+
+@pytest.mark.parametrize(
+    ("upstream", "redis", "expected"),
+    [
+        ({"shared": True}, {"url": "redis://x"}, []),
+        ({"instance": "pod-1"}, {"url": "redis://x"}, []),
+        ({}, {"url": "redis://x"}, ["upstream.instance"]),
+        ({"shared": True}, None, ["store.kind"]),
+    ],
+)
+def test_store_in_redis_needs_the_server_and_to_know_whose_jobs_are_whose(
+    upstream: dict[str, Any], redis: dict[str, Any] | None, expected: list[str]
+) -> None:
+    settings = Settings.model_validate(
+        {"store": {"kind": "redis"}, "upstream": upstream, "redis": redis}
+    )
+    assert [".".join(map(str, where)) for where, _ in check(settings)] == expected
+
+
+def test_timeout_fits_within_the_longest() -> None:
+    settings = Settings.model_validate({"webhooks": {"timeout": "15s", "max_timeout": "5s"}})
+    assert [where for where, _ in check(settings)] == [("webhooks", "timeout")]
