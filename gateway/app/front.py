@@ -92,6 +92,7 @@ class Front:
                 lambda: behind.tracker.typical_seconds,
             ),
             cache=self.cache,
+            find=self._routes.match,
             metrics=metrics,
             now=now,
             request_id_prefix=f"{secrets.token_hex(6)}-",
@@ -107,7 +108,7 @@ class Front:
                 settings.server.max_body,
             ),
             handler=build(policies, parts, self._terminal(settings, stores, behind, health)),
-            fallback_headers=SecurityHeaders(policies.security_headers).headers,
+            fallback_headers=SecurityHeaders(policies.security_headers, metrics).headers,
             metrics=metrics,
             now=now,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from gateway.cli.option import Commands
 
@@ -14,7 +15,7 @@ def add(commands: Commands) -> None:
         "file",
         nargs="?",
         default="gateway",
-        choices=["gateway", "auth", "cache", "rate_limits", "security_headers"],
+        choices=["gateway", "auth", "cache", "cors", "rate_limits", "security_headers"],
     )
     schema.set_defaults(run=_schema)
 
@@ -22,16 +23,12 @@ def add(commands: Commands) -> None:
 def _schema(arguments: argparse.Namespace) -> int:
     import json
 
-    from gateway.settings import policy
-    from gateway.settings.model import Model, Settings
+    from gateway.settings.model import Settings
+    from gateway.settings.policy import PolicySet
 
-    models: dict[str, type[Model]] = {
-        "gateway": Settings,
-        "auth": policy.AuthPolicy,
-        "cache": policy.CachePolicy,
-        "rate_limits": policy.RateLimitPolicy,
-        "security_headers": policy.SecurityHeaderPolicy,
-    }
+    model: Any = Settings
+    if arguments.file != "gateway":
+        model = PolicySet.model_fields[arguments.file].annotation
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
-    print(json.dumps(schema | models[arguments.file].model_json_schema(), indent=2))
+    print(json.dumps(schema | model.model_json_schema(), indent=2))
     return 0

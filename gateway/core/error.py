@@ -56,6 +56,12 @@ class Forbidden(GatewayError):
     status, slug, title = 403, "forbidden", "Not allowed"
 
 
+class ForeignOrigin(Forbidden):
+    """A page of another origin asks for what the CORS policy does not let it have."""
+
+    slug, title = "foreign-origin", "Origin not allowed"
+
+
 class NotFound(GatewayError):
     """Nothing here, or nothing the caller may know of."""
 

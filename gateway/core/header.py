@@ -55,6 +55,14 @@ def append_member(headers: CIMultiDict[str], name: str, member: str) -> None:
     headers[name] = ", ".join([*headers.getall(name, ()), member])
 
 
+def vary_on(headers: CIMultiDict[str], name: str) -> None:
+    """Say that an answer depends on a request's field (RFC 9110 section 12.5.5)."""
+    listed = ",".join(headers.getall("Vary", ())).lower().split(",")
+    known = {each.strip() for each in listed}
+    if "*" not in known and name.lower() not in known:
+        append_member(headers, "Vary", name)
+
+
 def structured_string(text: str) -> str:
     """A String of RFC 9651 section 3.3.3. Raises ValueError for what is not printable ASCII."""
     if not _PRINTABLE.fullmatch(text):

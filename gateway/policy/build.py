@@ -11,6 +11,8 @@ from gateway.policy.access_log import AccessLog
 from gateway.policy.auth import Auth, keys_of
 from gateway.policy.base import Policy
 from gateway.policy.chain import compose
+from gateway.policy.cors import Cors
+from gateway.policy.cors_adapter import Find
 from gateway.policy.key_source import KeySource
 from gateway.policy.quota import Stage
 from gateway.policy.rate_limit import RateLimit
@@ -27,8 +29,8 @@ class Parts:
     """What policies are made with, and what outlives a change of the policy files.
 
     `boundary` turns errors into answers; `admission` bounds the active jobs; `cache` holds stored
-    responses; `keys` are those of the store; `request_id_prefix` is random for each process;
-    `write_line` takes the access lines.
+    responses; `keys` are those of the store; `find` names the route of a method and path;
+    `request_id_prefix` is random for each process; `write_line` takes the access lines.
     """
 
     windows: SharedWindows
@@ -36,6 +38,7 @@ class Parts:
     boundary: Policy
     admission: Policy
     cache: Policy
+    find: Find
     metrics: Metrics
     now: Callable[[], float]
     request_id_prefix: str
@@ -57,7 +60,8 @@ def build(policies: PolicySet, parts: Parts, terminal: Handler) -> Handler:
     order: tuple[Policy, ...] = (
         RequestId(parts.request_id_prefix),
         AccessLog(metrics, now, parts.write_line),
-        SecurityHeaders(policies.security_headers),
+        SecurityHeaders(policies.security_headers, metrics),
+        Cors(policies.cors, parts.find, metrics),
         parts.boundary,
         limit("address"),
         Auth(policies.auth, parts.keys, metrics, now),

@@ -11,11 +11,7 @@ from gateway.core.job import State
 from gateway.core.route import OTHER
 from gateway.settings.check import methods, networks
 from gateway.settings.contract import EVENTS, HEALTH, HISTORY, UPSTREAM_ADMIN, WEBHOOKS
-from gateway.settings.policy import (
-    AuthPolicy,
-    CachePolicy,
-    SecurityHeaderPolicy,
-)
+from gateway.settings.policy import AuthPolicy, CachePolicy
 from gateway.settings.problem import Problem, nearest
 from gateway.settings.yaml import Location
 
@@ -27,7 +23,6 @@ ROUTES = (
 SCOPES = ("admin", "jobs:read", "jobs:write", "webhooks", "webhooks:all")
 
 TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
-_VALUE = re.compile(r"[\x20-\x7e\t]*")
 
 
 def check_auth(auth: AuthPolicy) -> Iterator[Problem]:
@@ -59,15 +54,6 @@ def check_cache(policy: CachePolicy) -> Iterator[Problem]:
     for index, name in enumerate(policy.http.targets):
         if not TOKEN.fullmatch(name):
             yield ("http", "targets", index), "is not a header's name"
-
-
-def check_security_headers(policy: SecurityHeaderPolicy) -> Iterator[Problem]:
-    """The rules that `policies/security_headers.yaml` breaks."""
-    for name, value in policy.headers.items():
-        if not TOKEN.fullmatch(name):
-            yield ("headers", name), "is not a header's name"
-        if value is not None and not _VALUE.fullmatch(value):
-            yield ("headers", name), "must be one line of visible ASCII"
 
 
 def _entries(auth: AuthPolicy) -> Iterator[Problem]:

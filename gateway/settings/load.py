@@ -11,15 +11,10 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from gateway.core.error import SettingsError
-from gateway.settings import check, check_policy, check_rate_limit, yaml
+from gateway.settings import check, check_browser, check_policy, check_rate_limit, yaml
 from gateway.settings.model import Model, Settings
-from gateway.settings.policy import (
-    AuthPolicy,
-    CachePolicy,
-    PolicySet,
-    RateLimitPolicy,
-    SecurityHeaderPolicy,
-)
+from gateway.settings.policy import AuthPolicy, CachePolicy, PolicySet, RateLimitPolicy
+from gateway.settings.policy_browser import CorsPolicy, SecurityHeaderPolicy
 from gateway.settings.problem import Problem, annotation_at, bare, line, nearest, of_schema
 from gateway.settings.source import References, merge, overlay, with_variables
 from gateway.settings.yaml import Document, Location
@@ -82,18 +77,11 @@ def policies_directory(path: Path, settings: Settings) -> Path:
 
 
 def _policy(file: Path) -> tuple[Document, Model]:
-    match file.name:
-        case "auth.yaml":
-            return _read(file, AuthPolicy, check_policy.check_auth)
-        case "cache.yaml":
-            return _read(file, CachePolicy, check_policy.check_cache)
-        case "rate_limits.yaml":
-            return _read(file, RateLimitPolicy, check_rate_limit.check_rate_limits)
-        case "security_headers.yaml":
-            return _read(file, SecurityHeaderPolicy, check_policy.check_security_headers)
-        case _:
-            known = [f"{name}.yaml" for name in PolicySet.model_fields]
-            raise SettingsError([f"{file}: unknown policy file; {nearest(file.name, known)}"])
+    found = _FILES.get(file.stem)
+    if found is None or file.suffix != ".yaml":
+        known = [f"{name}.yaml" for name in PolicySet.model_fields]
+        raise SettingsError([f"{file}: unknown policy file; {nearest(file.name, known)}"])
+    return found(file)
 
 
 def _read(
@@ -104,6 +92,18 @@ def _read(
     if problems or policy is None:
         raise SettingsError(_lines(document, problems))
     return document, policy
+
+
+# Each policy file with its model and its rules.
+_FILES: Mapping[str, Callable[[Path], tuple[Document, Model]]] = {
+    "auth": lambda file: _read(file, AuthPolicy, check_policy.check_auth),
+    "cache": lambda file: _read(file, CachePolicy, check_policy.check_cache),
+    "cors": lambda file: _read(file, CorsPolicy, check_browser.check_cors),
+    "rate_limits": lambda file: _read(file, RateLimitPolicy, check_rate_limit.check_rate_limits),
+    "security_headers": lambda file: _read(
+        file, SecurityHeaderPolicy, check_browser.check_security_headers
+    ),
+}
 
 
 def _files(path: Path, environ: Mapping[str, str]) -> Document:

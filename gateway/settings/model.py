@@ -51,6 +51,7 @@ Size = Annotated[
     int, BeforeValidator(parse_size), Field(gt=0), WithJsonSchema({**_TEXT, "examples": ["1MiB"]})
 ]
 Port = Annotated[int, Field(ge=0, le=65535)]
+Mode = Literal["enforce", "shadow"]
 
 
 class Model(BaseModel):

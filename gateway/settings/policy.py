@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from gateway.core.window import MAX_LIMIT
-from gateway.settings.model import Model, PositiveSeconds, Seconds, Size
+from gateway.settings.model import Mode, Model, PositiveSeconds, Seconds, Size
+from gateway.settings.policy_browser import CorsPolicy, SecurityHeaderPolicy
 
-Mode = Literal["enforce", "shadow"]
 Count = Annotated[int, Field(ge=1, le=MAX_LIMIT)]
 Sha256 = Annotated[str, Field(pattern=r"^(sha256:)?[0-9a-f]{64}$")]
 
@@ -130,17 +130,11 @@ class CachePolicy(Model):
     http: HttpCache = HttpCache()
 
 
-class SecurityHeaderPolicy(Model):
-    """`policies/security_headers.yaml`; a header set to null is not sent."""
-
-    enabled: bool = True
-    headers: dict[str, str | None] = {}
-
-
 class PolicySet(Model):
     """Every policy file together, as the gateway applies them: all or nothing."""
 
     auth: AuthPolicy = AuthPolicy()
     rate_limits: RateLimitPolicy = RateLimitPolicy()
     cache: CachePolicy = CachePolicy()
+    cors: CorsPolicy = CorsPolicy()
     security_headers: SecurityHeaderPolicy = SecurityHeaderPolicy()

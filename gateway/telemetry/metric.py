@@ -148,6 +148,14 @@ class Metrics:
         self.rate_limit_decisions_total = self._counter(
             "rate_limit_decisions_total", "Decisions of rate limits.", ("policy", "decision")
         )
+        self.cors_decisions_total = self._counter(
+            "cors_decisions_total", "Decisions on requests of another origin.", ("decision",)
+        )
+        self.security_header_decisions_total = self._counter(
+            "security_header_decisions_total",
+            "Answers seen by security headers in shadow mode, by whether they would change.",
+            ("decision",),
+        )
         self.windows_away = self._gauge(
             "windows_away",
             "1 while the shared store of rate windows does not answer, else 0.",

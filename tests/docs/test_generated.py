@@ -18,7 +18,7 @@ from tests.docs.setting import file_name, files, settings
 HEADER = "# yaml-language-server: $schema="
 # Read through getattr, by the names that messages carry.
 BY_NAME = "convex.functions."
-DECLARATIONS = ("model.py", "policy.py")
+DECLARATIONS = ("model.py", "policy.py", "policy_browser.py", "policy_validation.py")
 UNUSED = "Not used yet"
 # Without effect too, though an attribute of that name is read: a logger's, and a key's own.
 ALSO_UNUSED: set[str] = set()

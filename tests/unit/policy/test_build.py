@@ -81,6 +81,7 @@ def handler(metrics: Metrics, clock: FakeClock, terminal: Terminal, jobs: Jobs) 
             metrics=metrics,
             now=clock,
         ),
+        find=lambda *_: STATUS,
         metrics=metrics,
         now=clock,
         request_id_prefix="prefix-",

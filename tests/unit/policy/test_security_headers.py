@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 from multidict import CIMultiDict
 
 from gateway.core.message import Response
 from gateway.policy.security_headers import SecurityHeaders
-from gateway.settings.policy import SecurityHeaderPolicy
+from gateway.settings.policy_browser import SecurityHeaderPolicy
+from gateway.telemetry.metric import Metrics
 from tests.support.fakes import make_request
-from tests.support.policy import Terminal, answer
+from tests.support.policy import Terminal, answer, sample
 
 EXPECTED = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
@@ -24,13 +27,18 @@ HSTS = "Strict-Transport-Security"
 
 
 async def through(
-    *, scheme: str = "https", upstream: dict[str, str] | None = None, **policy: object
+    metrics: Metrics | None = None,
+    *,
+    path: str = "/",
+    scheme: str = "https",
+    upstream: dict[str, str] | None = None,
+    **policy: object,
 ) -> CIMultiDict[str]:
-    request = make_request("GET", "/")
+    request = make_request("GET", path)
     request.scheme = scheme
     settings = SecurityHeaderPolicy.model_validate(policy)
     terminal = Terminal(lambda: answer(headers=upstream or {}))
-    response: Response = await SecurityHeaders(settings)(request, terminal)
+    response: Response = await SecurityHeaders(settings, metrics or Metrics())(request, terminal)
     return response.headers
 
 
@@ -104,7 +112,41 @@ async def test_switched_off_it_changes_nothing() -> None:
 def test_answers_that_no_policy_sees_can_carry_them_too() -> None:
     expected = {name: value for name, value in EXPECTED.items() if name != HSTS}
 
-    assert SecurityHeaders(SecurityHeaderPolicy()).headers == expected
-    assert SecurityHeaders(SecurityHeaderPolicy(enabled=False)).headers == {}
-    without = SecurityHeaderPolicy(headers={"Cache-Control": None})
-    assert "Cache-Control" not in SecurityHeaders(without).headers
+    def headers(**policy: object) -> Mapping[str, str]:
+        return SecurityHeaders(SecurityHeaderPolicy.model_validate(policy), Metrics()).headers
+
+    assert headers() == expected
+    assert headers(enabled=False) == headers(mode="shadow") == {}
+    assert "Cache-Control" not in headers(headers={"Cache-Control": None})
+
+
+DOCS = {"path": "/docs/*", "headers": {"content-security-policy": "default-src 'self'"}}
+
+
+@pytest.mark.parametrize(("path", "expected"), [("/docs/x", "'self'"), ("/doc", "'none'")])
+async def test_an_override_holds_on_its_paths_alone(path: str, expected: str) -> None:
+    headers = await through(path=path, overrides=[DOCS])
+
+    [policy] = headers.getall("Content-Security-Policy")
+    assert policy.startswith(f"default-src {expected}")
+    assert headers["X-Frame-Options"] == "DENY"
+
+
+async def test_an_override_comes_over_the_files_own_headers() -> None:
+    over = {"path": "/docs", "headers": {"X-Frame-Options": None, "Cache-Control": "no-cache"}}
+    headers = await through(
+        path="/docs", overrides=[over], headers={"X-Frame-Options": "SAMEORIGIN"}
+    )
+
+    assert "X-Frame-Options" not in headers
+    assert headers["Cache-Control"] == "no-cache"
+
+
+async def test_in_shadow_answers_stay_and_what_would_change_is_counted() -> None:
+    metrics = Metrics()
+    changed = await through(metrics, mode="shadow", upstream={"Server": "theirs"})
+    same = await through(metrics, mode="shadow", upstream=EXPECTED)
+
+    assert (dict(changed), dict(same)) == ({"Server": "theirs"}, EXPECTED)
+    for decision in ("shadow-changed", "shadow-same"):
+        assert sample(metrics, "security_header_decisions_total", decision=decision) == 1
