@@ -16,7 +16,7 @@ from gateway.policy.chain import compose
 from gateway.policy.request_id import RequestId
 from gateway.policy.security_headers import SecurityHeaders
 from gateway.settings.model import Listener, Server
-from gateway.settings.policy import SecurityHeaderPolicy
+from gateway.settings.policy_browser import SecurityHeaderPolicy
 from gateway.telemetry.metric import Metrics
 from gateway.web.adapt import Adapter
 from gateway.web.problem import ProblemBoundary
@@ -42,7 +42,7 @@ async def running(
     """A server whose chain is what every answer passes, ending at `terminal`."""
     metrics = Metrics()
     values = Server(**{"drain_timeout": 1.0, "drain_delay": 0.0, **settings})
-    headers = SecurityHeaders(SecurityHeaderPolicy())
+    headers = SecurityHeaders(SecurityHeaderPolicy(), metrics)
     chain = (RequestId("test-"), headers, ProblemBoundary())
     server = PublicServer(
         values,
