@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import ast
 import re
 from collections.abc import Mapping
-from functools import cache
 
 import pytest
 
 from gateway.core.job import EventType
 from gateway.delivery.convex import ConvexClient
 from gateway.settings.load import load
+from tests.docs.definition import definitions
 from tests.docs.markdown import ROOT, Table, codes, tables
 from tests.docs.setting import settings
 from tests.support.receiver import Receiver
@@ -62,27 +61,6 @@ ROWS = [(heading, row) for heading, table in TABLES.items() for row in table.row
 
 def named(row: Mapping[str, str], column: str) -> list[str]:
     return codes(row[column])
-
-
-@cache
-def definitions(file: str) -> frozenset[str]:
-    """The tests of a file, as pytest names them; classes too."""
-    found: set[str] = set()
-    for node in ast.parse((ROOT / file).read_text()).body:
-        found |= _names(node, "")
-        if isinstance(node, ast.ClassDef):
-            for inner in node.body:
-                found |= _names(inner, f"{node.name}::")
-    return frozenset(found)
-
-
-def _names(node: ast.stmt, prefix: str) -> set[str]:
-    is_test = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name[:5] == "test_"
-    is_group = isinstance(node, ast.ClassDef) and node.name[:4] == "Test"
-    if is_test or is_group:
-        assert isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
-        return {prefix + node.name}
-    return set()
 
 
 def test_every_heading_of_the_mission_is_there() -> None:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
+import subprocess
+import textwrap
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -23,6 +27,10 @@ from tests.docs.markdown import ROOT, blocks, codes, tables
 
 PAGE = (ROOT / "docs" / "webhooks.md").read_text()
 LIBRARY, BY_HAND = (block.text for block in blocks(PAGE, "python"))
+(ANY_SECRET,) = re.findall(r"   ```python\n((?:   .*\n)+?)   ```", PAGE)
+(JAVASCRIPT,) = (block.text for block in blocks(PAGE, "javascript"))
+VERIFIER = ROOT / "tests" / "node_verifier"
+NODE = shutil.which("node")
 SECRET = generate_secret(b"a receiver's own 32-byte secret.")
 OTHER = generate_secret(b"a secret of quite another hook..")
 
@@ -94,6 +102,47 @@ def test_sample_by_hand_refuses_what_another_signed_or_changed_or_kept() -> None
         verify(SECRET, headers, body + b" ")
     with pytest.raises(ValueError, match="too far from now"):
         verify(SECRET, *delivery(SECRET, at=time.time() - 301))
+
+
+def test_sample_for_several_secrets_takes_any_and_refuses_the_rest() -> None:
+    names = run(BY_HAND + textwrap.dedent(ANY_SECRET))
+    headers, body = delivery(SECRET)
+
+    names["verify_any"]([OTHER, SECRET], headers, body)
+    with pytest.raises(ValueError, match="no signature fits"):
+        names["verify_any"]([OTHER], headers, body)
+
+
+@pytest.mark.skipif(
+    NODE is None or not (VERIFIER / "node_modules").exists(),
+    reason="the npm package standardwebhooks is not installed: 'make install' with Node 20",
+)
+def test_javascript_sample_handles_a_delivery_once_and_refuses_what_another_signed() -> None:
+    assert NODE is not None
+    cases = []
+    for secret in (SECRET, SECRET, OTHER):
+        headers, body = delivery(secret)
+        lower = {name.lower(): value for name, value in headers.items()}
+        cases.append({"headers": lower, "body": body.decode()})
+    driver = """
+        const handled = [];
+        const cases = JSON.parse(process.env.CASES);
+        const statuses = cases.map((each) =>
+          receive(each.headers, each.body, (event) => handled.push(event.type)));
+        console.log(JSON.stringify({ statuses, handled }));
+    """
+    done = subprocess.run(
+        [NODE, "--input-type=module", "-"],
+        input=JAVASCRIPT + driver,
+        cwd=VERIFIER,
+        env={**os.environ, "WEBHOOK_SECRET": SECRET, "CASES": json.dumps(cases)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+
+    assert json.loads(done.stdout) == {"statuses": [204, 204, 401], "handled": ["job.completed"]}
 
 
 def test_example_of_a_body_is_the_catalogues() -> None:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 import pytest_asyncio
+import yaml
 
 from gateway.cli import main
 from gateway.core.credential import format_key, hash_key
 from tests.support.receiver import Receiver, Reply
-from tests.support.system import KEY, OTHER_KEY, AnalysisApi, GatewayProcess, eventually
+from tests.support.system import KEY, OTHER_KEY, ROOT, AnalysisApi, GatewayProcess, eventually
 
 ADMIN = format_key(b"the-operator's-key-for-all")
 ENTRIES = [
@@ -187,3 +189,23 @@ async def test_command_says_in_one_line_what_is_wrong(
     err = capsys.readouterr().err
     assert said in err
     assert err.count("\n") == 1
+
+
+async def test_webhooks_have_a_rate_limit_of_their_own(tmp_path: Path) -> None:
+    shipped = yaml.safe_load((ROOT / "policies" / "rate_limits.yaml").read_text())
+    limits = {"webhooks-per-key": shipped["limits"]["webhooks-per-key"]}
+    allowed = limits["webhooks-per-key"]["limit"]
+    policies = {"rate_limits": {"limits": limits}}
+    async with (
+        AnalysisApi() as api,
+        GatewayProcess(tmp_path, api.url, policies=policies) as running,
+    ):
+        path = "/api/v1/webhooks"
+        statuses = [(await running.request("GET", path)).status for _ in range(allowed + 1)]
+        other = await running.request("GET", path, key=OTHER_KEY)
+        history = await running.request("GET", "/api/v1/jobs/history")
+        refused = await running.request("POST", path, {"url": "https://example.com/"})
+    assert statuses == [200] * allowed + [429]
+    assert (other.status, history.status, refused.status) == (200, 200, 429)
+    assert int(refused.headers["Retry-After"]) >= 1
+    assert refused.document["violated-policies"] == ["webhooks-per-key"]

@@ -18,17 +18,24 @@ import pytest
 from gateway.core.address import AddressRule
 from gateway.core.event import envelope
 from gateway.core.job import Job, JobChange, Observation, State, WatchRule, advance, begin
-from gateway.core.outbox import Delivery, DeliveryStatus
+from gateway.core.outbox import Delivery, DeliveryStatus, Message
+from gateway.core.retry import Outcome
 from gateway.core.webhook import WebhookStatus
 from gateway.delivery.dispatcher import Dispatcher
 from gateway.delivery.subscription import WebhookSubscription
 from gateway.delivery.webhook import WebhookSink
 from gateway.settings.model import Webhooks
-from gateway.store.base import DeliveryQuery
-from gateway.store.sqlite import Database, SqliteJobStore, SqliteOutbox, SqliteWebhookStore
+from gateway.store.base import AuditQuery, DeliveryQuery
+from gateway.store.sqlite import (
+    Database,
+    SqliteAuditLog,
+    SqliteJobStore,
+    SqliteOutbox,
+    SqliteWebhookStore,
+)
 from gateway.telemetry.metric import Metrics
-from tests.support.delivery import SECRET, make_message, make_webhook
-from tests.support.names import Names
+from tests.support.delivery import SECRET, ScriptedSink, make_message, make_webhook
+from tests.support.dns import DnsResolver, DnsServer
 from tests.support.receiver import Answer, Drop, Hang, Receiver, Reply
 
 RULE = AddressRule.parse(("http",), (), any_port=True, allow=("127.0.0.1/32",))
@@ -43,7 +50,7 @@ class World:
     directory: Path
     settings: Webhooks = BRISK
     rule: AddressRule = RULE
-    names: Names | None = None
+    names: DnsResolver | None = None
     metrics: Metrics = field(default_factory=Metrics)
 
     async def open(self) -> None:
@@ -361,33 +368,83 @@ async def test_redirect_to_a_metadata_address_is_not_followed(
     assert len(receiver.requests) == 1
 
 
-async def test_rebinding_is_blocked_at_the_socket_and_stands_in_the_log(
-    tmp_path: Path, receiver: Receiver
+@pytest.mark.parametrize("second", ["169.254.169.254", "10.0.0.1"])
+async def test_rebinding_is_blocked_at_the_socket_and_audited(
+    tmp_path: Path, receiver: Receiver, second: str
 ) -> None:
-    names = Names(["127.0.0.1"], ["169.254.169.254"])
-    allowing = replace(
-        RULE, allow=(*RULE.allow, *AddressRule.parse((), (), allow=("0.0.0.0/0",)).allow)
-    )
-    async with opened(World(tmp_path, rule=allowing, names=names)) as world:
-        await world.webhooks.add(make_webhook(f"http://rebind.example:{receiver.port}/"))
-        receiver.script(Reply(500, {"Connection": "close"}))
-        assert world.sink._session is not None
-        await world.create()
-        await receiver.wait_for(1)
-        connector = world.sink._session.connector
-        assert isinstance(connector, aiohttp.TCPConnector)
-        connector.clear_dns_cache()
-        (delivery,) = await world.settled()
+    zone = {"rebind.example": [["127.0.0.1"], [second]]}
+    async with DnsServer(zone) as server:
+        names = DnsResolver(server.port)
+        slowly = Webhooks(retry_delays=(0.3,), max_retries=1)
+        async with opened(World(tmp_path, slowly, names=names)) as world:
+            await world.webhooks.add(make_webhook(f"http://rebind.example:{receiver.port}/"))
+            receiver.script(Reply(500, {"Connection": "close"}))
+            await world.create()
+            await receiver.wait_for(1)
+            forget_names(world)
+            (delivery,) = await world.settled()
+            entries, _ = await SqliteAuditLog(world.database).list(AuditQuery(webhook_id="wh_1"))
+        assert server.asked["rebind.example"] == 2
     assert delivery.message.status is DeliveryStatus.BLOCKED
     last = delivery.attempts[-1]
-    assert (last.error_kind, last.detail) == (
-        "blocked_address",
-        "169.254.169.254 is a cloud metadata service",
-    )
+    assert last.error_kind == "blocked_address"
+    assert last.detail.startswith(f"{second} is ")
+    assert [entry.action for entry in entries] == ["delivery.blocked"]
+    assert entries[0].details["delivery_id"] == delivery.message.id
+    assert len(receiver.requests) == 1
     counted = world.metrics.registry.get_sample_value(
         "gateway_delivery_attempts_total", {"sink": "webhook", "result": "blocked_address"}
     )
     assert counted == 1
+
+
+@pytest.mark.parametrize("address", ["169.254.169.254", "100.100.100.200", "168.63.129.16"])
+async def test_metadata_address_is_never_reached_not_even_by_allow_list(
+    tmp_path: Path, address: str
+) -> None:
+    everything = AddressRule.parse(("http",), (), any_port=True, allow=("0.0.0.0/0", "::/0"))
+    async with DnsServer({"inside.example": [[address]]}) as server:
+        world = World(tmp_path, rule=everything, names=DnsResolver(server.port))
+        async with opened(world):
+            await world.webhooks.add(make_webhook("http://inside.example/latest/meta-data"))
+            await world.create()
+            (delivery,) = await world.settled()
+    assert delivery.message.status is DeliveryStatus.BLOCKED
+    assert delivery.attempts[-1].detail == f"{address} is a cloud metadata service"
+
+
+async def test_slow_receiver_is_not_overtaken_by_a_second_worker(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.delivery.dispatcher.LEASE_MARGIN_SECONDS", 0.2)
+
+    async def just_within_the_deadline(_message: Message) -> Outcome:
+        await asyncio.sleep(0.45)
+        return Outcome(0.45, status_code=200)
+
+    sinks = [ScriptedSink(just_within_the_deadline, deadline_seconds=0.5) for _ in range(2)]
+    await world.dispatcher.stop(0.0)
+    workers = [
+        Dispatcher(world.outbox, [sink], now=time.time, jitter=random.random, metrics=Metrics())
+        for sink in sinks
+    ]
+    await world.outbox.enqueue([make_message(n, job_id=f"j{n}") for n in range(12)])
+    for worker in workers:
+        await worker.start()
+    try:
+        await world.settled()
+    finally:
+        for worker in workers:
+            await worker.stop(0.0)
+    sent = [message.id for sink in sinks for message in sink.sent]
+    assert sorted(sent) == sorted({f"dlv_{n}" for n in range(12)})
+
+
+def forget_names(world: World) -> None:
+    assert world.sink._session is not None
+    connector = world.sink._session.connector
+    assert isinstance(connector, aiohttp.TCPConnector)
+    connector.clear_dns_cache()
 
 
 async def test_rotated_secret_signs_beside_the_new_one_until_its_overlap_ends(

@@ -6,6 +6,20 @@ import socket
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 
+# Spellings of 127.0.0.1 and of nothing at all, which some resolver or other takes for an address.
+LOOPBACK_SPELLINGS = (
+    "2130706433",
+    "0x7f000001",
+    "0177.0.0.1",
+    "127.1",
+    "0",
+    "１２７.0.0.1",  # noqa: RUF001 - full-width digits
+    "127.0.0.1.",
+    "localhost.",
+    "[::ffff:7f00:1]",
+    "[::1]",
+)
+
 
 class Names(AbstractResolver):
     """Answers every name with the next of these lists of addresses, the last one for ever.

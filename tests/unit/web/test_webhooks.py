@@ -32,6 +32,7 @@ from gateway.core.webhook import Webhook, WebhookStatus
 from gateway.store.base import AuditQuery
 from gateway.web.webhooks import WebhookApi
 from tests.support.fakes import FakeBody, FakeClock, FakeToken, document, make_request
+from tests.support.names import LOOPBACK_SPELLINGS
 from tests.support.store import (
     NOW,
     Stores,
@@ -473,6 +474,18 @@ async def test_change_checks_the_url_again(api: Api, method: str) -> None:
     body = {"url": "https://10.0.0.1/"}
     error = await api.refused(UnprocessableContent, method, f"/{created['id']}", body)
     assert "public address" in errors_of(error)["#/url"]
+
+
+@pytest.mark.parametrize("host", LOOPBACK_SPELLINGS)
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH"])
+async def test_no_spelling_of_a_denied_address_is_taken(api: Api, method: str, host: str) -> None:
+    created = await api.create()
+    path = "" if method == "POST" else f"/{created['id']}"
+    error = await api.refused(UnprocessableContent, method, path, {"url": f"https://{host}/hook"})
+    assert set(errors_of(error)) == {"#/url"}
+    stored_now = await api.stores.webhooks.get(created["id"])
+    assert stored_now is not None
+    assert stored_now.url == URL
 
 
 async def test_patch_changes_only_what_it_names_and_null_means_default(api: Api) -> None:
