@@ -10,21 +10,22 @@ from gateway.core.freshness import StoredResponse
 from gateway.core.vary import is_answered_by
 
 
-@dataclass(frozen=True, slots=True)
+# Verdicts are made for every request: not frozen, since that would double what they cost.
+@dataclass(slots=True)
 class Hit:
     """Serve it; the upstream is not asked."""
 
     entry: StoredResponse
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Stale:
     """Serve it, and ask the upstream meanwhile (RFC 5861 section 3)."""
 
     entry: StoredResponse
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Validate:
     """Ask the upstream whether it still holds; `why` is a reason of RFC 9211 section 2.2."""
 
@@ -32,14 +33,14 @@ class Validate:
     why: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Miss:
     """Ask the upstream; `why` is a reason of RFC 9211 section 2.2."""
 
     why: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class NothingStored:
     """Nothing stored will do, and the client wants nothing else (section 5.2.1.7): 504."""
 
@@ -50,7 +51,7 @@ Verdict = Hit | Stale | Validate | Miss | NothingStored
 def verdict(request: Headers, variants: Sequence[StoredResponse], now: float) -> Verdict:
     """The verdict for a request with these fields, of which `variants` are stored, newest first."""
     control = request_control(request)
-    entry = next((each for each in variants if is_answered_by(request, each.vary)), None)
+    entry = _selected(request, variants)
     if entry is None or (not entry.terms.shared and "Authorization" in request):
         asked: Validate | Miss = _miss(control, variants)
     elif control is not NOTHING_SAID and (reason := _refuses(control, entry, now)):
@@ -62,6 +63,13 @@ def verdict(request: Headers, variants: Sequence[StoredResponse], now: float) ->
     else:
         asked = Validate(entry, "stale")
     return NothingStored() if control.only_if_cached else asked
+
+
+def _selected(request: Headers, variants: Sequence[StoredResponse]) -> StoredResponse | None:
+    for each in variants:
+        if not each.vary or is_answered_by(request, each.vary):
+            return each
+    return None
 
 
 def _miss(control: CacheControl, variants: Sequence[StoredResponse]) -> Miss:

@@ -59,6 +59,8 @@ def storing_terms(
 
     `asked_at` is when its request was sent, `authorized` whether that had an `Authorization`.
     """
+    if not _says_anything(response, rule):
+        return None
     control = response_control(response, rule.targets)
     if not is_storable(status, response, control, authorized=authorized, cookies=rule.cookies):
         return None
@@ -119,6 +121,14 @@ def is_kept(name: str) -> bool:
     """True for a field of the resource, not of the one answer."""
     name = name.lower()
     return name not in _UNSTORED and not name.startswith(_UNSTORED_PREFIX)
+
+
+def _says_anything(response: Headers, rule: StoringRule) -> bool:
+    """False for a response that gives neither a lifetime nor a validator: most of an API's."""
+    for name in ("Cache-Control", "ETag", "Last-Modified", "Expires", *rule.targets):
+        if name in response:
+            return True
+    return False
 
 
 def _is_shared(control: CacheControl) -> bool:

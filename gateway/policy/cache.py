@@ -34,7 +34,7 @@ _SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # RFC 9110 section 9.2.1
 _NOT_STORED = "Nothing stored answers this request, and only-if-cached forbids to ask the upstream."
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Question:
     """A request that nothing stored answers as it is; `why` as RFC 9211 section 2.2 has it."""
 
@@ -44,6 +44,27 @@ class _Question:
     key: str
     why: str
     found: StoredResponse | None
+
+
+def _question(
+    request: Request,
+    call_next: Handler,
+    tag: str,
+    key: str,
+    decided: Stale | Validate | Miss | NothingStored,
+) -> _Question:
+    """What to ask the upstream. Raises NotCached for a client that wants nothing from there."""
+    match decided:
+        case Miss(why):
+            return _Question(request, call_next, tag, key, why, None)
+        case Validate(entry, why):
+            return _Question(request, call_next, tag, key, why, entry)
+        case Stale(entry):
+            return _Question(request, call_next, tag, key, "stale", entry)
+        case NothingStored():
+            raise NotCached(_NOT_STORED, headers={CACHE_STATUS: "gateway"})
+        case _:
+            assert_never(decided)
 
 
 class ResponseCache:
@@ -70,7 +91,9 @@ class ResponseCache:
         self._route_of = route_of
         self._now = now
         self._flights = Flights()
-        self._counts = {result: metrics.cache_requests_total.labels(result) for result in _RESULTS}
+        self._count_of = {
+            result: metrics.cache_requests_total.labels(result).inc for result in _RESULTS
+        }
         self.apply(policy)
 
     def apply(self, policy: CachePolicy) -> None:
@@ -92,16 +115,29 @@ class ResponseCache:
         if not self._rule.covers(request) or self._rule.bypasses(request):
             self._count(request, "bypass")
             return await _marked(call_next(request), "bypass")
-        is_history = request.match.name == HISTORY
-        tag = history_tag(request.owner) if is_history else tag_of(request.match, request.target)
-        key = self._rule.key(request)
+        return await self._answer(request, call_next)
+
+    async def _answer(self, request: Request, call_next: Handler) -> Response:
+        tag, key = self._rule.tag(request), self._rule.key(request)
+        variants = self._shelf.peek(tag, key)
+        if variants is None:
+            variants = await self._shelf.lookup(tag, key)
         now = self._now()
-        decided = verdict(request.headers, await self._shelf.lookup(tag, key), now)
+        decided = verdict(request.headers, variants, now)
         if isinstance(decided, Hit):
             self._count(request, "hit")
             ttl = int(decided.entry.terms.fresh_until - now)
             return served(request, decided.entry, now, f"gateway; hit; ttl={ttl}")
-        return await self._carry_out(decided, request, call_next, tag, key)
+        question = _question(request, call_next, tag, key, decided)
+        under_way = self._flights.joinable(key)
+        if isinstance(decided, Stale):
+            if under_way is None:
+                self._flights.start(tag, key, self._fetching(question))
+            return self._serve_stale(request, decided.entry, "stale-while-revalidate")
+        # Who asks anew is not given what was asked for before.
+        if under_way is not None and question.why != "request":
+            return await self._join(question)
+        return await self._ask(question)
 
     async def changed(self, change: JobChange) -> int:
         """Hear of a job's change; how many stored answers of it are stale now, or at its end gone.
@@ -127,31 +163,6 @@ class ResponseCache:
     async def close(self) -> None:
         """Wait for requests that went on without their client."""
         await self._flights.close()
-
-    async def _carry_out(
-        self,
-        decided: Stale | Validate | Miss | NothingStored,
-        request: Request,
-        call_next: Handler,
-        tag: str,
-        key: str,
-    ) -> Response:
-        match decided:
-            case Stale(entry):
-                question = _Question(request, call_next, tag, key, "stale", entry)
-                if self._flights.joinable(key) is None:
-                    self._flights.start(tag, key, self._fetching(question))
-                return self._serve_stale(request, entry, "stale-while-revalidate")
-            case Validate(entry, why):
-                question = _Question(request, call_next, tag, key, why, entry)
-            case Miss(why):
-                question = _Question(request, call_next, tag, key, why, None)
-            case NothingStored():
-                raise NotCached(_NOT_STORED, headers={CACHE_STATUS: "gateway"})
-            case _:
-                assert_never(decided)
-        # Who asks anew is not given what was asked for before.
-        return await (self._ask if why == "request" else self._join)(question)
 
     async def _change(self, request: Request, call_next: Handler) -> Response:
         """Pass on what is no read; what it changes is not served any more (section 4.4).
@@ -194,13 +205,10 @@ class ResponseCache:
         """Ask the upstream, whatever others ask."""
         request = question.request
         try:
-            if request.match.name != STATUS or request.method != "GET":
-                landed = await self._flights.fly(
-                    question.tag,
-                    question.key,
-                    self._fetching(question),
-                    joinable=_is_for_all(request),
-                )
+            if request.match.route.name != STATUS or request.method != "GET":
+                flight = Flight(question.tag, question.key)
+                fetch = self._fetching(question)
+                landed = await self._flights.fly(flight, fetch, joinable=_is_for_all(request))
             else:
                 found = await self._ask_apart(question)
                 if isinstance(found, StoredResponse):
@@ -256,7 +264,7 @@ class ResponseCache:
             return served(request, answer, now, how)
         self._count(request, "miss")
         append_member(answer.headers, CACHE_STATUS, how)
-        if request.method == "GET" and (question.found or request.match.name == STATUS):
+        if request.method == "GET" and (question.found or request.match.route.name == STATUS):
             # The upstream was not asked with the client's own conditions.
             return conditioned(request, answer, now)
         return answer
@@ -269,7 +277,7 @@ class ResponseCache:
 
     def _count(self, request: Request, result: str) -> None:
         request.fields["cache"] = result
-        self._counts[result].inc()
+        self._count_of[result]()
 
 
 def _is_own(request: Request) -> bool:
@@ -283,7 +291,10 @@ def _is_for_all(request: Request) -> bool:
     """True when others may have the answer: nothing in the request asks for less than all of it."""
     if request.method != "GET" or "Authorization" in request.headers:
         return False
-    return not any(name in request.headers for name in CONDITIONAL_FIELDS)
+    for name in CONDITIONAL_FIELDS:  # noqa: SIM110 - on the hot path a generator costs more
+        if name in request.headers:
+            return False
+    return True
 
 
 async def _marked(answer: Awaitable[Response], why: str) -> Response:

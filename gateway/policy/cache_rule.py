@@ -28,8 +28,8 @@ from gateway.settings.policy import CachePolicy
 
 _RUNNING_SECONDS = 2.0  # a job that has not ended, unless ttl_by_state says otherwise
 # The client states what must hold, or the answer may depend on what stands in no key.
-_PRECONDITIONS = ("If-Match", "If-Unmodified-Since")
-_UNKEYED = (
+_BYPASSING = (
+    *("If-Match", "If-Unmodified-Since"),
     *("X-Original-URL", "X-Rewrite-URL", "X-Forwarded-Prefix", "X-Forwarded-Path"),
     *("X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override"),
 )
@@ -56,22 +56,30 @@ class CacheRule:
 
     def covers(self, request: Request) -> bool:
         """True when answers to this route's reads may be kept at all; streams never are."""
-        name = request.match.name
-        return name in (STATUS, HISTORY) or (self._http and name != STREAM)
+        name = request.match.route.name
+        return name != STREAM if self._http else name in (STATUS, HISTORY)
 
     def bypasses(self, request: Request) -> bool:
         """True when neither a stored answer will do nor this one may be kept."""
         headers = request.headers
-        if "Cookie" in headers and (not self._cookies or request.match.name == STATUS):
+        is_status = request.match.route.name == STATUS
+        if "Cookie" in headers and (is_status or not self._cookies):
             return True
-        if "Authorization" in headers and request.match.name == STATUS:
+        if is_status and "Authorization" in headers:
             return True
-        if any(name in headers for name in _PRECONDITIONS + _UNKEYED):
-            return True
+        for name in _BYPASSING:
+            if name in headers:
+                return True
         # Fields that `Connection` names do not reach the upstream, but would select a variant.
         if "Connection" in headers and nominated_fields(headers):
             return True
         return not request.body.is_empty or request_control(headers).no_store
+
+    def tag(self, request: Request) -> str:
+        """What the answer is purged by."""
+        if request.match.route.name == HISTORY:
+            return history_tag(request.owner)
+        return tag_of(request.match, request.target)
 
     def key(self, request: Request) -> str:
         """The target, whose answer it is unless the route is public, and what it may depend on.
@@ -80,11 +88,12 @@ class CacheRule:
         answer may hold links made from scheme and host; `Vary` names the rest. No field can hold a
         line break, and the owner stands last: no two keys read alike.
         """
+        name = request.match.route.name
         whose = f"={request.principal.owner}" if request.principal else "-"
         # Jobs are an owner's own, whatever the policy has in common.
-        if request.match.name in self._public and request.match.name != HISTORY:
+        if name in self._public and name != HISTORY:
             whose = "*"
-        if request.match.name == STATUS:
+        if name == STATUS:
             accept = ", ".join(request.headers.getall("Accept", ("*/*",)))
             return f"{request.target}\n{accept}\n{whose}"
         return f"{request.target}\n{request.scheme}://{request.host}\n{whose}"
@@ -93,9 +102,10 @@ class CacheRule:
         self, request: Request, response: Response, asked_at: float, now: float
     ) -> Terms | None:
         """On what terms the answer may be kept, or None; `asked_at` is when it was asked for."""
-        if request.match.name == HISTORY:
+        name = request.match.route.name
+        if name == HISTORY:
             return self._history_terms(response, now)
-        if request.match.name == STATUS:
+        if name == STATUS:
             terms = self._job_terms(response, asked_at, now)
             if terms is not None or not self._http:
                 return terms

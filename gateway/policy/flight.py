@@ -23,7 +23,7 @@ class Outdated(IntEnum):
     GONE = 2  # may not be kept
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Landed:
     """What came of a request: the upstream's answer, or a stored one that stands for it.
 
@@ -99,17 +99,31 @@ class Flights:
         """The request to share: one that nothing has outdated, of a key worth waiting for."""
         return None if hash(key) in self._alone else self._joinable.get(key)
 
-    async def fly(self, tag: str, key: str, fetch: Fetch, *, joinable: bool = True) -> Landed:
+    async def fly(self, flight: Flight, fetch: Fetch, *, joinable: bool = True) -> Landed:
         """Send a request on behalf of its client alone: it ends when the client leaves.
 
         The first of a key may be joined while it lasts, if it is `joinable` at all.
         """
-        return await self._run(self._begin(tag, key, joinable=joinable), fetch)
+        self._under_way.add(flight)
+        if joinable:
+            self._joinable.setdefault(flight.key, flight)
+        try:
+            landed = await fetch(flight)
+        except asyncio.CancelledError:
+            flight.left = True
+            raise
+        else:
+            self._note(flight, landed)
+            return landed
+        finally:
+            self._land(flight)
 
     def start(self, tag: str, key: str, fetch: Fetch) -> Flight:
         """Send a request in a task of its own, which a client that leaves does not end."""
-        flight = self._begin(tag, key, joinable=True)
-        flight.task = task = asyncio.create_task(self._run(flight, fetch))
+        flight = Flight(tag, key)
+        self._under_way.add(flight)  # before the task begins: events count from now on
+        self._joinable.setdefault(key, flight)
+        flight.task = task = asyncio.create_task(self.fly(flight, fetch))
         self._tasks.add(task)
         task.add_done_callback(partial(self._finished, flight))
         return flight
@@ -134,25 +148,6 @@ class Flights:
         """Wait for every request that has a task of its own."""
         while self._tasks or self._closing:
             await asyncio.gather(*self._tasks, *self._closing, return_exceptions=True)
-
-    def _begin(self, tag: str, key: str, *, joinable: bool) -> Flight:
-        flight = Flight(tag, key)
-        self._under_way.add(flight)
-        if joinable:
-            self._joinable.setdefault(key, flight)
-        return flight
-
-    async def _run(self, flight: Flight, fetch: Fetch) -> Landed:
-        try:
-            landed = await fetch(flight)
-        except asyncio.CancelledError:
-            flight.left = True
-            raise
-        else:
-            self._note(flight, landed)
-            return landed
-        finally:
-            self._land(flight)
 
     def _note(self, flight: Flight, landed: Landed) -> None:
         """Waiting for a key whose answers cannot be shared would only double what all wait."""

@@ -34,6 +34,10 @@ class ResponseStore(Protocol):
     (`vary`) within the key.
     """
 
+    def peek(self, tag: str, key: str) -> Sequence[StoredResponse] | None:
+        """What `lookup` would find, where that is known without waiting; None where it is not."""
+        ...
+
     async def lookup(self, tag: str, key: str) -> Sequence[StoredResponse]:
         """The stored variants of a key, newest first."""
         ...

@@ -84,17 +84,25 @@ class TieredResponseStore:
         self._far_hits, self._far_misses = lookups(FAR, "hit"), lookups(FAR, "miss")
         self._log = get_logger("cache")
 
-    async def lookup(self, tag: str, key: str) -> Sequence[StoredResponse]:
-        """The variants in memory if one is fresh, else those that the replicas share."""
+    def peek(self, tag: str, key: str) -> Sequence[StoredResponse] | None:
+        """The variants in memory if one is fresh; else the shared store must be asked."""
         found = self._near.peek(tag, key)
         now = self._now()
-        if any(each.terms.is_fresh(now) for each in found):
-            self._near_hits.inc()
-            return found
+        for each in found:
+            if each.terms.is_fresh(now):
+                self._near_hits.inc()
+                return found
+        return None
+
+    async def lookup(self, tag: str, key: str) -> Sequence[StoredResponse]:
+        """The variants in memory if one is fresh, else those that the replicas share."""
+        fresh = self.peek(tag, key)
+        if fresh is not None:
+            return fresh
         self._near_misses.inc()
-        if self._is_away():
+        if not self._is_away() and (found := await self._fill(tag, key)):
             return found
-        return await self._fill(tag, key) or found
+        return self._near.peek(tag, key)
 
     async def store(self, tag: str, key: str, response: StoredResponse) -> None:
         """Keep a variant in memory now, and in the shared store soon."""

@@ -92,6 +92,9 @@ class AbsentStore:
     async def hit(self, hits: Sequence[Hit], now: float) -> Sequence[WindowState]:
         raise StoreUnavailable("away")
 
+    def peek(self, tag: str, key: str) -> None:
+        """Nothing is known without asking."""
+
     async def lookup(self, tag: str, key: str) -> Sequence[StoredResponse]:
         raise StoreUnavailable("away")
 

@@ -56,7 +56,7 @@ class MemoryResponseStore:
         return self.peek(tag, key)
 
     def peek(self, tag: str, key: str) -> Sequence[StoredResponse]:
-        """As `lookup`, for those who know that nothing is waited for."""
+        """As `lookup`: nothing is ever waited for."""
         group = self._groups.get(tag)
         slot = None if group is None else group.get(key)
         if slot is None:

@@ -48,6 +48,9 @@ class RedisResponseStore:
         self._patience_seconds = patience_seconds
         self.channel = client.key(LAYOUT, "purged")
 
+    def peek(self, tag: str, key: str) -> None:
+        """Nothing is known without asking."""
+
     async def lookup(self, tag: str, key: str) -> Sequence[StoredResponse]:
         """The stored variants of a key, newest first."""
         value = await self._client.command(

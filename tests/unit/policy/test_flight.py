@@ -42,7 +42,7 @@ class Gate:
 
 
 async def begun(flights: Flights, gate: Gate) -> asyncio.Task[Landed]:
-    task = asyncio.create_task(flights.fly("t", "k", gate))
+    task = asyncio.create_task(flights.fly(Flight("t", "k"), gate))
     await gate.arrived()
     return task
 
@@ -68,7 +68,7 @@ async def test_a_request_that_landed_cannot_be_joined() -> None:
 async def test_a_request_for_its_client_alone_cannot_be_joined() -> None:
     flights = Flights()
     gate = Gate(Landed(answer()))
-    task = asyncio.create_task(flights.fly("t", "k", gate, joinable=False))
+    task = asyncio.create_task(flights.fly(Flight("t", "k"), gate, joinable=False))
     await gate.arrived()
 
     assert flights.joinable("k") is None

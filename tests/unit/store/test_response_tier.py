@@ -41,6 +41,9 @@ class Shared:
         if self.away:
             raise StoreUnavailable("away")
 
+    def peek(self, tag: str, key: str) -> None:
+        return None
+
     async def lookup(self, tag: str, key: str) -> Sequence[StoredResponse]:
         await self._called("lookup")
         found = self.store_of.peek(tag, key)
