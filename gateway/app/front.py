@@ -5,6 +5,8 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 
 from multidict import CIMultiDict
 from yarl import URL
@@ -20,12 +22,14 @@ from gateway.core.message import Handler, NoBody, Request, Response
 from gateway.policy.admission import Admission
 from gateway.policy.build import Parts, build
 from gateway.policy.cache import ResponseCache
+from gateway.policy.idempotency import IdempotencyParts
 from gateway.policy.key_source import KeySource
 from gateway.policy.security_headers import SecurityHeaders
 from gateway.policy.shared_window import SharedWindows
 from gateway.settings.contract import EVENTS, HEALTH, HISTORY, METRICS, WEBHOOKS, route_table
 from gateway.settings.model import Settings
 from gateway.settings.policy import PolicySet
+from gateway.store.base import JobQuery, JobStore
 from gateway.telemetry.access import WriteLine
 from gateway.telemetry.metric import Metrics
 from gateway.upstream.client import UpstreamClient
@@ -35,6 +39,9 @@ from gateway.web.problem import ProblemBoundary
 from gateway.web.proxy import Proxy
 from gateway.web.server import PublicServer
 from gateway.web.webhooks import WebhookApi
+
+_LEASE_MARGIN_SECONDS = 10.0
+_CLOCK_SECONDS = 1.0  # a job is dated when its creation was answered, by the same clock
 
 
 class Front:
@@ -82,15 +89,23 @@ class Front:
         )
         if stores.tiers is not None:
             stores.tiers.listeners.append(self.cache.outdate)
+        self.idempotency = IdempotencyParts(
+            store=stores.idempotency,
+            find_job=partial(_find_job, stores.jobs),
+            metrics=metrics,
+            now=now,
+            token=partial(secrets.token_hex, 16),
+            max_body=settings.server.max_body,
+            lease_seconds=2 * settings.upstream.response_timeout + _LEASE_MARGIN_SECONDS,
+        )
+        admission = Admission(settings.jobs.admission, behind.tracker, metrics, now)
+        behind.tracker.listeners.append(admission.noted)
         parts = Parts(
             windows=SharedWindows(stores.windows, stores.local_windows, metrics, now),
             keys=self.keys,
             boundary=ProblemBoundary(),
-            admission=Admission(
-                settings.jobs.admission.max_concurrent,
-                lambda: behind.tracker.active_count,
-                lambda: behind.tracker.typical_seconds,
-            ),
+            idempotency=self.idempotency,
+            admission=admission,
             cache=self.cache,
             find=self._routes.match,
             metrics=metrics,
@@ -174,3 +189,16 @@ class Front:
             return self._contract.state_of(decode(body), self._contract.template(STATUS))
         except Unreadable:
             return None
+
+
+async def _find_job(jobs: JobStore, owner: str, request_id: str, since: float) -> str | None:
+    """The job that an owner's request created, among those made since (epoch seconds)."""
+    query = JobQuery(owner=owner, since=since - _CLOCK_SECONDS, limit=100)
+    while True:
+        page, cursor = await jobs.list(query)
+        for job in page:
+            if job.request_id == request_id:
+                return job.id
+        if cursor is None:
+            return None
+        query = replace(query, cursor=cursor)

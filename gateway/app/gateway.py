@@ -13,7 +13,7 @@ from gateway.app.front import Front
 from gateway.app.health import build_health
 from gateway.app.keys import key_api
 from gateway.app.store import Stores
-from gateway.app.upkeep import Tasks, flush_keys, gauge_outbox, prune
+from gateway.app.upkeep import Tasks, flush_keys, gauge_outbox, prune, prune_idempotency
 from gateway.app.webhooks import webhook_admin
 from gateway.core.job import JobChange
 from gateway.core.message import Request, Response
@@ -123,6 +123,7 @@ class Gateway:
             metrics=self.metrics,
             now=self._now,
         )
+        push(self._stop_creations)
         push(self.front.server.stop)
         ports = {"public": await self.front.server.start(self.settings.server.public)}
         ports["admin"] = await self._listen_admin()
@@ -139,6 +140,7 @@ class Gateway:
             self.health.run(),
             gauge_outbox(outbox, self.behind.sink_names, self.metrics, self._now),
             prune(outbox, stores.webhooks, stores.audit, self.settings.webhooks, self._now),
+            prune_idempotency(stores.idempotency, self._now),
             self.front.keys.follow(),
             stores.hear(),
             flush_keys(self.front.keys),
@@ -147,6 +149,11 @@ class Gateway:
 
         if stores.replica is not None:
             self._tasks.spawn(stores.replica.run())
+
+    async def _stop_creations(self) -> None:
+        """Within what finishing requests has left of the deadline, and a second at the least."""
+        left = self._stop_by - asyncio.get_running_loop().time()
+        await self.front.idempotency.close(max(1.0, left))
 
     async def _stop_behind(self) -> None:
         await self.behind.stop(self._stop_by)

@@ -13,6 +13,7 @@ from gateway.core.error import StoreUnavailable
 from gateway.settings.model import Settings
 from gateway.settings.policy import PolicySet
 from gateway.store.base import AuditLog, JobStore, Outbox, ResponseStore, WebhookStore, WindowStore
+from gateway.store.idempotency import IdempotencyStore
 from gateway.store.key import KeyStore
 from gateway.store.memory.response import MemoryResponseStore
 from gateway.store.memory.window import MemoryWindowStore
@@ -27,6 +28,7 @@ from gateway.store.redis.window import RedisWindowStore
 from gateway.store.response_tier import TieredResponseStore, purge_message
 from gateway.store.sqlite.audit import SqliteAuditLog
 from gateway.store.sqlite.database import Database
+from gateway.store.sqlite.idempotency import SqliteIdempotencyStore
 from gateway.store.sqlite.job import SqliteJobStore
 from gateway.store.sqlite.key import SqliteKeyStore
 from gateway.store.sqlite.outbox import SqliteOutbox
@@ -46,6 +48,7 @@ class Stores:
     webhooks: WebhookStore
     audit: AuditLog
     keys: KeyStore
+    idempotency: IdempotencyStore
     windows: WindowStore
     local_windows: WindowStore
     responses: ResponseStore
@@ -63,6 +66,7 @@ class Stores:
             self.webhooks = SqliteWebhookStore(self._database)
             self.audit = SqliteAuditLog(self._database)
         self.keys = SqliteKeyStore(self._database)
+        self.idempotency = SqliteIdempotencyStore(self._database)
         self.windows = self.local_windows = MemoryWindowStore()
         if self.redis is not None and settings.redis is not None:
             patience = settings.redis.limit_timeout
@@ -99,6 +103,8 @@ class Stores:
         else:
             # This process alone has the file: what one before it was at when it died is free again.
             await self.jobs.void_leases()
+        if isinstance(self.idempotency, SqliteIdempotencyStore):
+            await self.idempotency.void()
 
     def _share(self, settings: Settings, client: RedisClient) -> None:
         self.replica = Replica(settings, client)

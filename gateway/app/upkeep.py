@@ -13,12 +13,14 @@ from gateway.core.outbox import Backlog
 from gateway.policy.key_source import KeySource
 from gateway.settings.model import Webhooks
 from gateway.store.base import AuditLog, Outbox, WebhookStore
+from gateway.store.idempotency import IdempotencyStore
 from gateway.telemetry.log import get_logger
 from gateway.telemetry.metric import Metrics
 
 _GAUGE_SECONDS = 5.0
 _PRUNE_SECONDS = 3600.0
 _FLUSH_SECONDS = 30.0
+_PRUNE_IDEMPOTENCY_SECONDS = 300.0
 
 
 class Tasks:
@@ -75,6 +77,16 @@ async def flush_keys(keys: KeySource) -> None:
     finally:
         with suppress(GatewayError):
             await keys.flush()
+
+
+async def prune_idempotency(store: IdempotencyStore, now: Callable[[], float]) -> None:
+    """Delete idempotency keys that have expired."""
+    log = get_logger("app")
+    while True:
+        with suppress(GatewayError):  # tried again at the next turn; health shows the store
+            if count := await store.prune(now()):
+                log.info("records_pruned", what="idempotency", count=count)
+        await asyncio.sleep(_PRUNE_IDEMPOTENCY_SECONDS)
 
 
 async def prune(

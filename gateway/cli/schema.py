@@ -15,7 +15,10 @@ def add(commands: Commands) -> None:
         "file",
         nargs="?",
         default="gateway",
-        choices=["gateway", "auth", "cache", "cors", "rate_limits", "security_headers"],
+        choices=(
+            *("gateway", "auth", "cache", "cors", "idempotency", "rate_limits"),
+            "security_headers",
+        ),
     )
     schema.set_defaults(run=_schema)
 

@@ -86,6 +86,30 @@ class Conflict(GatewayError):
     status, slug, title = 409, "conflict", "Conflict"
 
 
+class IdempotencyKeyMissing(InvalidRequest):
+    """A creation must carry `Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header)."""
+
+    slug, title = "idempotency-key-missing", "Idempotency-Key is missing"
+
+
+class RequestOutstanding(Conflict):
+    """The first request with this idempotency key is under way; carries `Retry-After`."""
+
+    slug, title = "request-outstanding", "A request is outstanding for this Idempotency-Key"
+
+
+class OutcomeUnknown(Conflict):
+    """The first request with this idempotency key was interrupted: its job may exist."""
+
+    slug, title = "outcome-unknown", "The outcome for this Idempotency-Key is unknown"
+
+
+class IdempotencyKeyReused(GatewayError):
+    """The idempotency key stood for another request."""
+
+    status, slug, title = 422, "idempotency-key-reused", "Idempotency-Key is already used"
+
+
 class ContentTooLarge(GatewayError):
     """The body exceeds a limit (RFC 9110 section 15.5.14)."""
 
@@ -149,16 +173,21 @@ class StoreUnavailable(ServiceUnavailable):
 
 
 class UpstreamError(GatewayError):
-    """The upstream gave no usable answer; `reason` is a bounded metric label."""
+    """The upstream gave no usable answer; `reason` is a bounded metric label.
+
+    `sent` False says that the request cannot have reached it.
+    """
 
     status, slug, title = 502, "upstream-error", "Upstream error"
     reason: ClassVar[str] = "error"
+    sent: ClassVar[bool] = True
 
 
 class UpstreamRefused(UpstreamError):
     """No connection could be made: the upstream is down or still starting."""
 
     slug, title, reason = "upstream-refused", "Upstream unreachable", "refused"
+    sent = False
 
 
 class UpstreamReset(UpstreamError):

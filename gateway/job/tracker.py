@@ -7,6 +7,7 @@ applied under the job's lock by `core.job`, and is committed with its events and
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -32,13 +33,14 @@ from gateway.core.job import (
     retry_count,
 )
 from gateway.core.outbox import Message
-from gateway.store.base import JobStore, TimelineEntry
+from gateway.store.base import JobQuery, JobStore, TimelineEntry
 from gateway.telemetry.log import get_logger
 from gateway.telemetry.metric import Metrics, error_type_label
 
 UNKNOWN_OWNER = "unknown"
 _RECORD_RETRY_SECONDS = 0.5
-_AVERAGE_SHARE = 0.2
+_DURATIONS = 256  # kept to judge how long jobs take
+_TAKEN_UP = 100  # of them, from the store at the start
 
 
 class Subscriber(Protocol):
@@ -107,12 +109,12 @@ class Tracker:
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._tasks: set[asyncio.Task[None]] = set()
         self._creating = 0
-        self._unrecorded: set[str] = set()
+        self._unrecorded: dict[str, Job] = {}
         self._closing = asyncio.Event()
         self.listeners: list[Listener] = []
         self.listeners_elsewhere: list[Listener] = []
-        # A moving average over the jobs that ended, in seconds; None before the first.
-        self.typical_seconds: float | None = None
+        # How long the jobs that ended last took, in seconds.
+        self.durations: deque[float] = deque(maxlen=_DURATIONS)
 
     @property
     def store(self) -> JobStore:
@@ -120,9 +122,15 @@ class Tracker:
         return self._store
 
     async def open(self) -> None:
-        """Take up every unfinished job of the store."""
+        """Take up every unfinished job of the store, and how long the latest ones took."""
         for job in await self._store.unfinished():
             self._jobs[job.id] = job
+        completed, _ = await self._store.list(JobQuery(state=State.COMPLETED, limit=_TAKEN_UP))
+        self.durations.extend(
+            job.finished_at - job.created_at
+            for job in reversed(completed)
+            if job.finished_at is not None
+        )
         self._metrics.jobs_active.set(len(self._jobs))
 
     async def close(self) -> None:
@@ -137,10 +145,19 @@ class Tracker:
 
     @property
     def active_count(self) -> int:
-        """How many jobs have not ended; with `own_only`, of this instance's."""
+        """How many jobs have not ended, those that could not be recorded yet among them.
+
+        With `own_only`, of this instance's.
+        """
         if self._own_only:
-            return sum(job.upstream == self._instance for job in self._jobs.values())
-        return len(self._jobs)
+            return len(self.active_jobs)
+        return len(self._jobs) + sum(job_id not in self._jobs for job_id in self._unrecorded)
+
+    @property
+    def active_jobs(self) -> Sequence[Job]:
+        """Those jobs."""
+        jobs = (self._unrecorded | self._jobs).values()
+        return [job for job in jobs if not self._own_only or job.upstream == self._instance]
 
     def creating(self) -> _Creating:
         """A context for the time a creation is under way: strangers are not adopted meanwhile."""
@@ -156,9 +173,10 @@ class Tracker:
         except StoreUnavailable as error:
             self._metrics.store_errors_total.labels("jobs").inc()
             self._log.error("job_not_recorded", job_id=observation.job_id, error=error.detail)
-            self._unrecorded.add(observation.job_id)
+            job = self._born(observation, creation, 0).job
+            self._unrecorded[observation.job_id] = job
             self._spawn(self._begin_later(observation, creation))
-            return self._born(observation, creation, 0).job
+            return job
 
     def offer(self, observation: Observation, source: str) -> None:
         """Take an observation from clients' traffic; what changes nothing costs no task."""
@@ -315,7 +333,7 @@ class Tracker:
                 if not last:
                     continue  # still away: it was logged when it went
                 self._log.error("job_given_up", job_id=observation.job_id, error=error.detail)
-            self._unrecorded.discard(observation.job_id)
+            self._unrecorded.pop(observation.job_id, None)
 
     def _born(self, observation: Observation, creation: Creation, retries: int) -> JobChange:
         # Dated by the observation: recorded later, after an outage, it is the same job, and its
@@ -424,9 +442,7 @@ class Tracker:
         if job.finished_at is not None:
             took = job.finished_at - job.created_at
             metrics.job_processing_seconds.observe(took)
-            if self.typical_seconds is None:
-                self.typical_seconds = took
-            self.typical_seconds += _AVERAGE_SHARE * (took - self.typical_seconds)
+            self.durations.append(took)
 
     def _lacks_details(self, change: JobChange) -> bool:
         job = change.job

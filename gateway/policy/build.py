@@ -13,6 +13,7 @@ from gateway.policy.base import Policy
 from gateway.policy.chain import compose
 from gateway.policy.cors import Cors
 from gateway.policy.cors_adapter import Find
+from gateway.policy.idempotency import Idempotency, IdempotencyParts
 from gateway.policy.key_source import KeySource
 from gateway.policy.quota import Stage
 from gateway.policy.rate_limit import RateLimit
@@ -36,6 +37,7 @@ class Parts:
     windows: SharedWindows
     keys: KeySource
     boundary: Policy
+    idempotency: IdempotencyParts
     admission: Policy
     cache: Policy
     find: Find
@@ -66,6 +68,7 @@ def build(policies: PolicySet, parts: Parts, terminal: Handler) -> Handler:
         limit("address"),
         Auth(policies.auth, parts.keys, metrics, now),
         limit("key"),
+        Idempotency(policies.idempotency, parts.idempotency),
         parts.admission,
         parts.cache,
     )

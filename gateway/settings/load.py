@@ -13,7 +13,13 @@ from pydantic import ValidationError
 from gateway.core.error import SettingsError
 from gateway.settings import check, check_browser, check_policy, check_rate_limit, yaml
 from gateway.settings.model import Model, Settings
-from gateway.settings.policy import AuthPolicy, CachePolicy, PolicySet, RateLimitPolicy
+from gateway.settings.policy import (
+    AuthPolicy,
+    CachePolicy,
+    IdempotencyPolicy,
+    PolicySet,
+    RateLimitPolicy,
+)
 from gateway.settings.policy_browser import CorsPolicy, SecurityHeaderPolicy
 from gateway.settings.problem import Problem, annotation_at, bare, line, nearest, of_schema
 from gateway.settings.source import References, merge, overlay, with_variables
@@ -99,6 +105,7 @@ _FILES: Mapping[str, Callable[[Path], tuple[Document, Model]]] = {
     "auth": lambda file: _read(file, AuthPolicy, check_policy.check_auth),
     "cache": lambda file: _read(file, CachePolicy, check_policy.check_cache),
     "cors": lambda file: _read(file, CorsPolicy, check_browser.check_cors),
+    "idempotency": lambda file: _read(file, IdempotencyPolicy, lambda _: ()),
     "rate_limits": lambda file: _read(file, RateLimitPolicy, check_rate_limit.check_rate_limits),
     "security_headers": lambda file: _read(
         file, SecurityHeaderPolicy, check_browser.check_security_headers

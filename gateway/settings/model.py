@@ -178,9 +178,11 @@ class Watch(Model):
 
 
 class Admission(Model):
-    """How many jobs may be active at once."""
+    """How many jobs may be active at once, in all and of one owner."""
 
     max_concurrent: int = Field(default=10, ge=1)
+    max_per_owner: int | None = Field(default=None, ge=1)
+    mode: Literal["enforce", "shadow"] = "enforce"
 
 
 class JobContract(Model):

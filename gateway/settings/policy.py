@@ -130,6 +130,19 @@ class CachePolicy(Model):
     http: HttpCache = HttpCache()
 
 
+class IdempotencyPolicy(Model):
+    """`policies/idempotency.yaml`: creations that carry `Idempotency-Key`.
+
+    `required` refuses a creation without one. An answer is given again for `retention`.
+    """
+
+    mode: Mode = "enforce"
+    enabled: bool = True
+    required: bool = False
+    retention: Annotated[PositiveSeconds, Field(ge=60)] = 86400.0
+    on_store_error: Literal["allow", "deny"] = "deny"
+
+
 class PolicySet(Model):
     """Every policy file together, as the gateway applies them: all or nothing."""
 
@@ -137,4 +150,5 @@ class PolicySet(Model):
     rate_limits: RateLimitPolicy = RateLimitPolicy()
     cache: CachePolicy = CachePolicy()
     cors: CorsPolicy = CorsPolicy()
+    idempotency: IdempotencyPolicy = IdempotencyPolicy()
     security_headers: SecurityHeaderPolicy = SecurityHeaderPolicy()

@@ -160,6 +160,16 @@ class Metrics:
             "windows_away",
             "1 while the shared store of rate windows does not answer, else 0.",
         )
+        self.admission_decisions_total = self._counter(
+            "admission_decisions_total",
+            "Decisions on creations: is there a place for one more active job.",
+            ("decision",),
+        )
+        self.idempotency_total = self._counter(
+            "idempotency_total",
+            "Creations with an idempotency key, by what it meant; those that lack a required one.",
+            ("result",),
+        )
         self.cache_requests_total = self._counter(
             "cache_requests_total",
             "Cacheable requests, by what the response cache did.",

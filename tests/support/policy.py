@@ -12,6 +12,7 @@ from multidict import CIMultiDict
 from gateway.core.credential import Key
 from gateway.core.error import StoreUnavailable
 from gateway.core.freshness import StoredResponse
+from gateway.core.idempotency import Entry, Reservation, StoredAnswer
 from gateway.core.message import BodyStream, Request, Response
 from gateway.core.window import Hit, WindowState
 from gateway.store.key import KeyChanges, KeyRecord
@@ -106,6 +107,28 @@ class AbsentStore:
 
     async def expire(self, tag: str, now: float) -> int:
         raise StoreUnavailable("away")
+
+
+class NoIdempotency:
+    """A store of idempotency keys in which none is ever taken."""
+
+    async def begin(self, wanted: Reservation, now: float) -> Entry | None:
+        return None
+
+    async def finish(self, held: Reservation, answer: StoredAnswer) -> bool:
+        return True
+
+    async def free(self, held: Reservation) -> bool:
+        return True
+
+    async def interrupt(self, held: Reservation) -> bool:
+        return True
+
+    async def void(self) -> int:
+        return 0
+
+    async def prune(self, now: float) -> int:
+        return 0
 
 
 class NoKeys:

@@ -9,21 +9,23 @@ import pytest
 import structlog
 
 from gateway.core.credential import format_key, hash_key
-from gateway.core.job import State
+from gateway.core.job import Job, State
 from gateway.core.message import Handler, Request
 from gateway.core.route import OTHER, Match, Route
 from gateway.policy.admission import Admission
 from gateway.policy.build import Parts, build
 from gateway.policy.cache import ResponseCache
+from gateway.policy.idempotency import IdempotencyParts
 from gateway.policy.key_source import KeySource
 from gateway.policy.shared_window import SharedWindows
+from gateway.settings.model import Admission as AdmissionSettings
 from gateway.settings.policy import CachePolicy, PolicySet
 from gateway.store.memory.response import MemoryResponseStore
 from gateway.store.memory.window import MemoryWindowStore
 from gateway.telemetry.metric import Metrics
 from gateway.web.problem import ProblemBoundary
 from tests.support.fakes import FakeClock, document, make_request
-from tests.support.policy import Headers, NoKeys, Terminal, answer
+from tests.support.policy import Headers, NoIdempotency, NoKeys, Terminal, answer
 
 KEY = format_key(b"the-only-key-of-this-chain")
 STATUS = Match(Route("job-status", "/jobs/{job_id}/status"), {"job_id": "j1"})
@@ -45,7 +47,13 @@ Lines = list[MutableMapping[str, Any]]
 class Jobs:
     """How many are active."""
 
-    active = 0
+    active_count = 0
+    active_jobs: tuple[Job, ...] = ()
+    durations: tuple[float, ...] = ()
+
+
+async def nobody(*_: object) -> None:
+    """Finds no job."""
 
 
 @pytest.fixture
@@ -72,7 +80,16 @@ def handler(metrics: Metrics, clock: FakeClock, terminal: Terminal, jobs: Jobs) 
         windows=SharedWindows(windows, windows, metrics, clock),
         keys=KeySource(NoKeys(), metrics, clock),
         boundary=ProblemBoundary(),
-        admission=Admission(1, lambda: jobs.active, lambda: None),
+        idempotency=IdempotencyParts(
+            store=NoIdempotency(),
+            find_job=nobody,
+            metrics=metrics,
+            now=clock,
+            token=lambda: "t",
+            max_body=1000,
+            lease_seconds=60.0,
+        ),
+        admission=Admission(AdmissionSettings(max_concurrent=1), jobs, metrics, clock),
         cache=ResponseCache(
             CachePolicy(),
             store=store,
@@ -148,7 +165,7 @@ async def test_a_cached_answer_carries_its_own_id_and_quota(handler: Handler) ->
 async def test_a_creation_beyond_the_active_jobs_never_reaches_the_upstream(
     handler: Handler, terminal: Terminal, jobs: Jobs
 ) -> None:
-    jobs.active = 1
+    jobs.active_count = 1
     match = Match(Route("job-create", "/jobs"))
     request = make_request("POST", "/jobs", {}, owner=None, headers={"X-API-Key": KEY}, match=match)
 
