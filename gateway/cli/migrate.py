@@ -14,7 +14,7 @@ from gateway.cli.failure import fail
 from gateway.cli.migrate_check import add_contracts, deployment_of
 from gateway.cli.option import Commands, add_config
 from gateway.cli.progress import ProgressBar
-from gateway.core.error import SettingsError
+from gateway.core.error import SettingsError, StoreUnavailable
 
 if TYPE_CHECKING:
     from gateway.migrate.convex import ConvexMigrations, Direction, Migration, Progress
@@ -83,10 +83,12 @@ def _run(work: Work, arguments: argparse.Namespace) -> int:
         return fail(f"Convex: {error.line}")
     except MigrationFailed as error:
         return fail(str(error))
+    except StoreUnavailable as error:
+        return fail(error.detail)
 
 
 async def _status(arguments: argparse.Namespace, settings: Settings) -> int:
-    from gateway.migrate.layout import layout_of
+    from gateway.migrate.layout import open_layouts
 
     if arguments.what != "store" and (settings.convex.url or arguments.what == "convex"):
         async with deployment_of(settings) as deployment:
@@ -96,8 +98,10 @@ async def _status(arguments: argparse.Namespace, settings: Settings) -> int:
         for each in migrations:
             print(f"  {each.version}  {each.name:{width}}  {_standing(each)}")
     if arguments.what != "convex":
-        layout = layout_of(settings)
-        print(f"{layout.where}: schema {layout.stands_at()} of {layout.newest}")
+        async with open_layouts(settings) as layouts:
+            for layout in layouts:
+                standing = await layout.stands_at()
+                print(f"{layout.where}: schema {standing} of {layout.newest}")
     return 0
 
 
@@ -114,7 +118,7 @@ def _standing(migration: Migration) -> str:
 
 
 async def _up(arguments: argparse.Namespace, settings: Settings) -> int:
-    from gateway.migrate.layout import layout_of
+    from gateway.migrate.layout import open_layouts
 
     if arguments.what != "store" and (settings.convex.url or arguments.what == "convex"):
         async with deployment_of(settings) as deployment:
@@ -125,20 +129,21 @@ async def _up(arguments: argparse.Namespace, settings: Settings) -> int:
         if not missing:
             print(f"Convex {settings.convex.url}: nothing to apply")
     if arguments.what != "convex" and not arguments.dry_run:
-        layout = layout_of(settings)
-        if layout.stands_at() or arguments.what == "store":
-            print(f"{layout.where}: {layout.up() or 'nothing to apply'}")
+        async with open_layouts(settings) as layouts:
+            for layout in layouts:
+                if await layout.stands_at() or (arguments.what and len(layouts) == 1):
+                    print(f"{layout.where}: {await layout.up() or 'nothing to apply'}")
     return 0
 
 
 async def _down(arguments: argparse.Namespace, settings: Settings) -> int:
-    from gateway.migrate.layout import layout_of
+    from gateway.migrate.layout import open_layouts
 
     if arguments.what == "store":
         if arguments.dry_run:
             return fail("--dry-run is of Convex's migrations; the store's keep a copy of the file")
-        layout = layout_of(settings)
-        print(f"{layout.where}: {layout.down()}")
+        async with open_layouts(settings) as layouts:
+            print(f"{layouts[-1].where}: {await layouts[-1].down()}")
         return 0
     async with deployment_of(settings) as deployment:
         migrations = await deployment.status()

@@ -62,6 +62,11 @@ class Layout:
         """Raises as `open` does; changes nothing."""
         key = self._client.key("layout")
         found = await self._client.command("GET", key) or b"0"  # nothing is there yet
+        if found.isdigit() and 0 < int(found) < LAYOUT_VERSION:
+            problem = (
+                f"redis.namespace: the data in {self._client.name} has layout {found.decode()}"
+            )
+            raise SettingsError([f"{problem}; stop the gateways, then `gateway migrate up store`"])
         if not found.isdigit() or int(found) > LAYOUT_VERSION:
             raise SettingsError(
                 [_TOO_NEW.format(self._client.name, found.decode(), LAYOUT_VERSION)],
