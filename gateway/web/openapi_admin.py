@@ -92,16 +92,33 @@ _SCHEMAS: dict[str, Schema] = {
         }
     ),
     "AuditPage": exactly({"entries": array(ref("AuditEntry")), "next_cursor": optional(TEXT)}),
+    "DeadLetter": exactly(
+        {
+            "id": TEXT,
+            "operation": {**TEXT, "description": "A name under `convex.functions`."},
+            "job_id": {**TEXT, "description": "The job's id, or the webhook's that changed."},
+            "attempts": COUNT,
+            "ended_at": optional(TIME),
+            "error_kind": optional(TEXT),
+            "detail": {**TEXT, "description": "What happened, and what to do."},
+        }
+    ),
+    "DeadLetterPage": exactly({"dead": array(ref("DeadLetter")), "next_cursor": optional(TEXT)}),
+    "DeadLetterReplay": {
+        "oneOf": [exactly({"id": TEXT}), exactly({"all": {"const": True}})],
+        "description": "One dead letter by its id, or all of them.",
+    },
+    "DeadLettersReplayed": exactly({"replayed": COUNT, "no_longer_kept": COUNT}),
 }
 
 
 @cache
 def admin_document() -> Schema:
-    """What operators ask for: keys, webhooks and the audit log, with a key of the scope `admin`.
+    """What operators ask for with a key of the scope `admin`: keys, webhooks, audit log, Convex.
 
     Probes (`/health`, `/metrics`, `/drain`) ask for no key, and are described in the docs.
     """
-    paths = {**_key_paths(), **_webhook_paths()}
+    paths = {**_key_paths(), **_webhook_paths(), **_convex_paths()}
     return document_of("Gateway: admin listener", paths, {**SCHEMAS, **_SCHEMAS})
 
 
@@ -197,6 +214,30 @@ def _webhook_paths() -> Schema:
                     parameter("action", one_of((*FAMILIES, *ACTIONS))),
                     *times,
                 ),
+            )
+        },
+    }
+
+
+def _convex_paths() -> Schema:
+    return {
+        "/convex/dead": {
+            "get": operation(
+                "listDeadLetters",
+                "What Convex refused, newest first.",
+                200,
+                "DeadLetterPage",
+                parameters=PAGING,
+            )
+        },
+        "/convex/replay": {
+            "post": operation(
+                "replayDeadLetters",
+                "They are on their way again.",
+                202,
+                "DeadLettersReplayed",
+                body="DeadLetterReplay",
+                errors=("404", "409"),
             )
         },
     }
