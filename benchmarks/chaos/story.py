@@ -22,6 +22,7 @@ from tests.support.valkey import Valkey
 EVENTS_OF_A_JOB = 9  # its start, seven stages but for those missed while all was down, its end
 KINDS = sorted({"job.started", "job.stage_changed", *TERMINAL})  # progress may be left out
 CREATORS = 8
+PAUSE_SECONDS = 0.6  # of each creator: some 120 events a second, which the receivers can take
 SETTLE_SECONDS = 90.0  # without any message taken: what has not come by then never will
 _KEYS = tuple(format_key(f"chaos-owner-{number:02}-test-key!!".encode()) for number in range(COUNT))
 # As short as they go: a claim of a gateway that died ends after 0.5 + 4 + 6 s.
@@ -150,6 +151,7 @@ class _Story:
                 number + self._left, "POST", "/api/v1/analysis", key, {"url": VIDEO}, 200
             )
             self._jobs.append((key, document["job_id"]))
+            await asyncio.sleep(PAUSE_SECONDS)
 
     async def _disturb(self) -> None:
         """Kill a gateway whenever the next part of the messages has been taken; Redis at half."""
