@@ -8,13 +8,12 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from gateway.app.front import Front
-from gateway.app.store import Stores
+from gateway.app.store import open_key_store
 from gateway.policy.key_issuer import KeyIssuer
 from gateway.settings.check_policy import known_scopes
 from gateway.settings.model import Settings
 from gateway.settings.policy import PolicySet
 from gateway.store.key import KeyStore
-from gateway.telemetry.metric import Metrics
 from gateway.web.keys import KeyApi
 
 
@@ -39,21 +38,17 @@ async def open_keys(
 
     Raises SettingsError for a store that cannot be used, as one that a running gateway has.
     """
-    stores = Stores(settings, policies, Metrics())
-    await stores.open()
-    try:
+    async with open_key_store(settings) as store:
         issuer = KeyIssuer(
-            stores.keys,
+            store,
             scopes=lambda: known_scopes(policies.auth),
             tiers=lambda: policies.rate_limits.tiers,
             changed=_nobody,
             now=time.time,
             token=secrets.token_bytes,
         )
-        yield issuer, stores.keys
-    finally:
-        await stores.close()
+        yield issuer, store
 
 
 async def _nobody() -> None:
-    """No process beside this one holds a copy that it could not refresh itself."""
+    """This process has no copy; gateways on a shared store hear of the change from it."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 
 from gateway.app.replica import Replica
@@ -19,7 +19,9 @@ from gateway.store.memory.response import MemoryResponseStore
 from gateway.store.memory.window import MemoryWindowStore
 from gateway.store.redis.audit import RedisAuditLog
 from gateway.store.redis.client import RedisClient
+from gateway.store.redis.idempotency import RedisIdempotencyStore
 from gateway.store.redis.job import RedisJobStore
+from gateway.store.redis.key import RedisKeyStore
 from gateway.store.redis.outbox import RedisOutbox
 from gateway.store.redis.response import RedisResponseStore
 from gateway.store.redis.subscription import Subscription
@@ -65,8 +67,14 @@ class Stores:
             self.outbox = SqliteOutbox(self._database)
             self.webhooks = SqliteWebhookStore(self._database)
             self.audit = SqliteAuditLog(self._database)
-        self.keys = SqliteKeyStore(self._database)
-        self.idempotency = SqliteIdempotencyStore(self._database)
+        self._uses_file = settings.store.kind == "sqlite"
+        if keys_are_shared(settings) and self.redis is not None:
+            self.keys = RedisKeyStore(self.redis)
+            self.idempotency = RedisIdempotencyStore(self.redis)
+        else:
+            self._uses_file = True
+            self.keys = SqliteKeyStore(self._database)
+            self.idempotency = SqliteIdempotencyStore(self._database)
         self.windows = self.local_windows = MemoryWindowStore()
         if self.redis is not None and settings.redis is not None:
             patience = settings.redis.limit_timeout
@@ -94,7 +102,8 @@ class Stores:
 
     async def open(self) -> None:
         """Open them all. Raises SettingsError for one that cannot be used."""
-        await self._database.open()
+        if self._uses_file:
+            await self._database.open()
         if self.redis is not None:
             with suppress(StoreUnavailable):  # the limits say what then happens, and health tells
                 await self.redis.ping()
@@ -125,3 +134,26 @@ class Stores:
             await self.replica.leave()
         if self.redis is not None:
             await self.redis.close()
+
+
+def keys_are_shared(settings: Settings) -> bool:
+    """True when API keys and idempotency keys are in Redis."""
+    return (settings.store.keys or settings.store.kind) == "redis"
+
+
+@asynccontextmanager
+async def open_key_store(settings: Settings) -> AsyncIterator[KeyStore]:
+    """The store of API keys alone. Raises SettingsError for a file that cannot be used."""
+    if keys_are_shared(settings) and settings.redis is not None:
+        client = RedisClient(settings.redis)
+        try:
+            yield RedisKeyStore(client)
+        finally:
+            await client.close()
+        return
+    database = Database(settings.store.sqlite.path)
+    await database.open()
+    try:
+        yield SqliteKeyStore(database)
+    finally:
+        await database.close()

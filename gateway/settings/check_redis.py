@@ -25,6 +25,8 @@ def redis(settings: Settings) -> Iterator[Problem]:
         if settings.upstream.instance is None and not settings.upstream.shared:
             yield ("upstream", "instance"), _NAMELESS
     if settings.redis is None:
+        if settings.store.keys == "redis":
+            yield ("store", "keys"), "redis needs the section redis: say its url"
         return
     yield from _url(settings.redis)
     if not _NAMESPACE.fullmatch(settings.redis.namespace):

@@ -224,9 +224,13 @@ class Redis(Model):
 
 
 class Store(Model):
-    """Where jobs, webhooks and the outbox live; `redis` means the server of the section `redis`."""
+    """Where jobs, webhooks and the outbox live; `redis` means the server of the section `redis`.
+
+    `keys` says where API keys and idempotency keys do, if it is not the same.
+    """
 
     kind: Literal["sqlite", "redis"] = "sqlite"
+    keys: Literal["sqlite", "redis"] | None = None
     sqlite: Sqlite = Sqlite()
 
 

@@ -29,10 +29,6 @@ class IdempotencyStore(Protocol):
         """End its lease: how the request ended is not known. False when it is not there."""
         ...
 
-    async def void(self) -> int:
-        """End every lease, for the only process of an exclusive store, at its start; how many."""
-        ...
-
     async def prune(self, now: float) -> int:
         """Delete what has expired; how many."""
         ...

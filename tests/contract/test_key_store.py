@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,30 +11,31 @@ import pytest
 
 from gateway.core.credential import Key, hash_key
 from gateway.core.error import InvalidRequest
+from gateway.settings.model import Redis
 from gateway.store.key import KeyStore
+from gateway.store.redis.client import RedisClient
+from gateway.store.redis.key import RedisKeyStore
 from gateway.store.sqlite import Database, SqliteKeyStore
 
 NOW = 1_700_000_000.0
 
 
-@asynccontextmanager
-async def sqlite_backend(directory: Path) -> AsyncIterator[KeyStore]:
-    database = Database(directory / "gateway.db")
-    await database.open()
-    try:
-        yield SqliteKeyStore(database)
-    finally:
-        await database.close()
+BACKENDS = ("sqlite", "redis", "cluster")
 
 
-Backend = Callable[[Path], AbstractAsyncContextManager[KeyStore]]
-BACKENDS: dict[str, Backend] = {"sqlite": sqlite_backend}
-
-
-@pytest.fixture(params=list(BACKENDS))
+@pytest.fixture(params=BACKENDS)
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[KeyStore]:
-    async with BACKENDS[request.param](tmp_path) as opened:
-        yield opened
+    if request.param == "sqlite":
+        database = Database(tmp_path / "gateway.db")
+        await database.open()
+        yield SqliteKeyStore(database)
+        await database.close()
+        return
+    is_cluster = request.param == "cluster"
+    server = request.getfixturevalue("valkey_cluster" if is_cluster else "valkey")
+    client = RedisClient(Redis.model_validate({"url": server.url, "cluster": is_cluster}))
+    yield RedisKeyStore(client)
+    await client.close()
 
 
 def key(number: int = 1, owner: str = "alice", **fields: Any) -> Key:

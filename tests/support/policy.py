@@ -124,9 +124,6 @@ class NoIdempotency:
     async def interrupt(self, held: Reservation) -> bool:
         return True
 
-    async def void(self) -> int:
-        return 0
-
     async def prune(self, now: float) -> int:
         return 0
 

@@ -50,7 +50,7 @@ class SqliteIdempotencyStore:
         return await self._database.execute(_SQL["interrupt"], _held(held)) == 1
 
     async def void(self) -> int:
-        """End every lease; how many."""
+        """End every lease, for the file's only process, at its start; how many."""
         return await self._database.execute(_SQL["void"], {})
 
     async def prune(self, now: float) -> int:
