@@ -51,12 +51,13 @@ def measure(
                 backlog=backlog,
             )
             gateway = _start("benchmarks.delivery.gateway")
-            observed = orjson.loads(_ask(gateway, orjson.dumps(asdict(work)).decode()))
+            said = orjson.loads(_ask(gateway, orjson.dumps(asdict(work)).decode()))
             received = orjson.loads(_ask(receiver, "end"))
         finally:
             receiver.kill()
             receiver.wait()
-    return _figures(observed, received)
+    cpu_microseconds = said["cpu_seconds"] / len(said["observed"]) * 1e6
+    return {**_figures(said["observed"], received), "cpu_microseconds": cpu_microseconds}
 
 
 def _figures(observed: dict[str, float], received: dict[str, list[float]]) -> dict[str, float]:

@@ -47,7 +47,7 @@ class Courier:
         self._jitter = jitter
         self._metrics = metrics
         self._log = get_logger("delivery")
-        self._sending: set[asyncio.Task[None]] = set()
+        self._sending: set[asyncio.Task[object]] = set()
         self._closing = False
 
     def open(self) -> None:
@@ -63,8 +63,11 @@ class Courier:
         for task in self._sending:
             task.cancel()
 
-    async def deliver(self, claim: Claim[Message]) -> None:
-        """Make the attempt and settle it; whatever goes wrong, the message is not lost."""
+    async def deliver(self, claim: Claim[Message]) -> bool:
+        """Make the attempt and settle it; whatever goes wrong, the message is not lost.
+
+        False when the destination failed, as opposed to the store or what was to be sent.
+        """
         message = claim.item
         try:
             schedule = await self._schedule(message)
@@ -74,7 +77,7 @@ class Courier:
             # Nothing was sent: the message is due again when the lease ends.
             self._metrics.store_errors_total.labels("outbox").inc()
             self._log.warning("delivery_postponed", delivery_id=message.id, error=error.detail)
-            return
+            return True
         now = self._now()
         verdict = decide(schedule, message.attempt, outcome, now, self._jitter())
         settled = await self._settle(claim, verdict, _attempt(message, started_at, outcome))
@@ -82,6 +85,7 @@ class Courier:
         self._report(message, outcome, verdict, now, settled=settled)
         if settled:
             await self._tell(replace(message, status=_status(verdict)), outcome)
+        return outcome.ok or outcome.permanent
 
     async def _schedule(self, message: Message) -> Schedule:
         try:

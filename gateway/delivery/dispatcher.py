@@ -2,13 +2,12 @@
 
 A claim is a lease that outlasts the attempt; whoever dies or hangs while holding one loses it, and
 the message is due again. Each sink has a lane of its own, and within a lane each destination its
-share, so that a slow one delays nobody else.
+share, so that a slow, a failing or a far-behind one delays nobody else.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -16,6 +15,7 @@ from gateway.core.error import StoreUnavailable
 from gateway.core.outbox import Claim, Message
 from gateway.delivery.attempt import Courier
 from gateway.delivery.base import Sink
+from gateway.delivery.share import Shares
 from gateway.store.base import Outbox
 from gateway.telemetry.log import get_logger
 from gateway.telemetry.metric import Metrics
@@ -101,13 +101,10 @@ class Lane:
         self._log = get_logger("delivery")
         self._courier = Courier(outbox, sink, now=now, jitter=jitter, metrics=metrics)
         self._loop: asyncio.Task[None] | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._busy: Counter[str] = Counter()
+        self._tasks: set[asyncio.Task[bool]] = set()
+        self._shares = Shares(sink.concurrency, sink.per_destination)
         self._awake = asyncio.Event()
         self._stopping = asyncio.Event()
-        # A destination's share, then half of what was before, down to 1.
-        share = sink.per_destination
-        self._sizes = [share >> step for step in range(share.bit_length())]
 
     @property
     def in_flight(self) -> int:
@@ -181,42 +178,65 @@ class Lane:
     async def _claim(self) -> int:
         """Claim as much as there is room for; how many messages that was.
 
-        A claim may hand out messages of one destination alone. So a claim of `size` leaves out
+        A claim hands out up to its share of every destination. So one of a whole share leaves out
         every destination with less room than that, and smaller ones follow for those. Each turn
         makes every size of claim, so that a destination with something under way starves no more
         than one without.
         """
-        total, share = 0, self._sink.per_destination
-        for size in self._sizes:
-            limit = min(size, self._sink.concurrency - len(self._tasks))
-            if limit <= 0 or self._stopping.is_set():
+        total = 0
+        for share in self._shares.sizes:
+            if (room := self._room) <= 0:
                 break
-            busy = [each for each, count in self._busy.items() if count > share - size]
-            lease_seconds = self._sink.deadline_seconds + self._lease_margin_seconds
-            claims = await self._outbox.claim(
-                self._sink.name, limit, self._now(), lease_seconds, busy=busy
-            )
-            for claim in claims:
-                self._begin(claim)
-            total += len(claims)
-            if len(claims) < limit and not busy:
+            was_idle = self._shares.is_idle
+            claimed = await self._claim_of(share)
+            if claimed < room and self._shares.begin_round():
+                claimed += await self._claim_of(share)
+            total += claimed
+            if claimed < room and was_idle:
                 break
         return total
 
+    @property
+    def _room(self) -> int:
+        return 0 if self._stopping.is_set() else self._sink.concurrency - len(self._tasks)
+
+    async def _claim_of(self, share: int) -> int:
+        """Claim from everybody as far as those that fail have room, then from the others alone."""
+        limit = min(self._room, self._shares.failing_room)
+        claimed = await self._claim_some(limit, share, self._shares.passed_over(share))
+        if self._shares.are_failing:
+            busy = self._shares.passed_over(share, failing=True)
+            claimed += await self._claim_some(self._room, share, busy)
+        return claimed
+
+    async def _claim_some(self, limit: int, share: int, busy: Sequence[str]) -> int:
+        if limit <= 0:
+            return 0
+        lease_seconds = self._sink.deadline_seconds + self._lease_margin_seconds
+        claims = await self._outbox.claim(
+            self._sink.name, limit, self._now(), lease_seconds, share=share, busy=busy
+        )
+        for claim in claims:
+            self._begin(claim)
+        if len(claims) == limit:
+            self._shares.serve(claim.item.destination for claim in claims)
+        return len(claims)
+
     def _begin(self, claim: Claim[Message]) -> None:
         destination = claim.item.destination
-        self._busy[destination] += 1
+        self._shares.begin(destination)
         task = asyncio.create_task(self._courier.deliver(claim), name=claim.item.id)
         self._tasks.add(task)
         task.add_done_callback(partial(self._ended, destination))
 
-    def _ended(self, destination: str, task: asyncio.Task[None]) -> None:
+    def _ended(self, destination: str, task: asyncio.Task[bool]) -> None:
         self._tasks.discard(task)
-        self._busy[destination] -= 1
-        if not self._busy[destination]:
-            del self._busy[destination]
+        error = None if task.cancelled() else task.exception()
+        self._shares.end(
+            destination, failed=not task.cancelled() and error is None and not task.result()
+        )
         self._awake.set()
-        if not task.cancelled() and (error := task.exception()) is not None:
+        if error is not None:
             self._log.error("delivery_crashed", delivery_id=task.get_name(), exc_info=error)
 
     def _backoff(self, failures: int) -> float:

@@ -183,13 +183,14 @@ class Outbox(Protocol):
         now: float,
         lease_seconds: float,
         *,
+        share: int = 4,
         busy: Collection[str] = (),
     ) -> Sequence[Claim[Message]]:
         """Claim due messages of a sink, oldest first, keeping the order rules of `Message`.
 
-        Destinations in `busy` are passed over. A message whose lease ran out is due again: the
-        claim counts as an attempt made when it was handed out, so `item.attempt` is the number
-        (from 1) of the attempt now to be made.
+        At most `share` are of one destination; those in `busy` are passed over. A message whose
+        lease ran out is due again: the claim counts as an attempt made when it was handed out, so
+        `item.attempt` is the number (from 1) of the attempt now to be made.
         """
         ...
 

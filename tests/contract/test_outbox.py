@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
@@ -104,6 +105,21 @@ async def test_one_destination_does_not_fill_a_batch(outbox: Outbox) -> None:
     assert "wh_other" in {held.item.destination for held in first}
     again = await claim(outbox, limit=16)
     assert {held.item.destination for held in again} == {"wh_flood"}
+
+
+@pytest.mark.parametrize("share", [1, 2, 7])
+async def test_claim_takes_no_more_than_its_share_of_one_destination(
+    outbox: Outbox, share: int
+) -> None:
+    sent = [
+        message(n, job_id=f"j{n}", destination=f"wh_{n % 3}", at=NOW - 9 + n / 100)
+        for n in range(30)
+    ]
+    await outbox.enqueue(sent)
+    held = await outbox.claim("webhook", 100, NOW, LEASE_SECONDS, share=share)
+    counts = Counter(each.item.destination for each in held)
+    assert set(counts) == {"wh_0", "wh_1", "wh_2"}
+    assert max(counts.values()) == share
 
 
 async def test_everything_is_handed_out_in_the_end_and_once(outbox: Outbox) -> None:

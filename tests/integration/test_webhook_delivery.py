@@ -413,11 +413,7 @@ async def test_metadata_address_is_never_reached_not_even_by_allow_list(
     assert delivery.attempts[-1].detail == f"{address} is a cloud metadata service"
 
 
-async def test_slow_receiver_is_not_overtaken_by_a_second_worker(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("gateway.delivery.dispatcher.LEASE_MARGIN_SECONDS", 0.2)
-
+async def test_slow_receiver_is_not_overtaken_by_a_second_worker(world: World) -> None:
     async def just_within_the_deadline(_message: Message) -> Outcome:
         await asyncio.sleep(0.45)
         return Outcome(0.45, status_code=200)
@@ -425,7 +421,14 @@ async def test_slow_receiver_is_not_overtaken_by_a_second_worker(
     sinks = [ScriptedSink(just_within_the_deadline, deadline_seconds=0.5) for _ in range(2)]
     await world.dispatcher.stop(0.0)
     workers = [
-        Dispatcher(world.outbox, [sink], now=time.time, jitter=random.random, metrics=Metrics())
+        Dispatcher(
+            world.outbox,
+            [sink],
+            now=time.time,
+            jitter=random.random,
+            metrics=Metrics(),
+            lease_margin_seconds=0.2,
+        )
         for sink in sinks
     ]
     await world.outbox.enqueue([make_message(n, job_id=f"j{n}") for n in range(12)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -198,6 +199,7 @@ class MemoryOutbox:
         now: float,
         lease_seconds: float,
         *,
+        share: int = 4,
         busy: Collection[str] = (),
     ) -> Sequence[Claim[Message]]:
         self._answer()
@@ -207,7 +209,13 @@ class MemoryOutbox:
             for entry in self.entries.values()
             if self._due_at(entry, sink) <= now and entry.message.destination not in busy
         ]
-        return [self._lease(entry, now + lease_seconds) for entry in due[:limit]]
+        taken: Counter[str] = Counter()
+        chosen: list[Entry] = []
+        for entry in due:
+            if len(chosen) < limit and taken[entry.message.destination] < share:
+                taken[entry.message.destination] += 1
+                chosen.append(entry)
+        return [self._lease(entry, now + lease_seconds) for entry in chosen]
 
     async def settle(
         self, claim: Claim[Message], verdict: Verdict, attempt: Attempt, now: float

@@ -40,15 +40,11 @@ _ROUNDS = 4  # looks at what is due, while others take it away
 
 
 class RedisOutbox:
-    """`gateway.store.base.Outbox` over a `Layout`.
+    """`gateway.store.base.Outbox` over a `Layout`."""
 
-    One claim takes at most `share` messages of one destination.
-    """
-
-    def __init__(self, client: RedisClient, layout: Layout, *, share: int = 4) -> None:
+    def __init__(self, client: RedisClient, layout: Layout) -> None:
         self._client = client
         self._layout = layout
-        self._share = share
 
     async def enqueue(self, messages: Sequence[Message]) -> None:
         """Add messages that belong to no job change; an id already there is left as it is."""
@@ -64,6 +60,7 @@ class RedisOutbox:
         now: float,
         lease_seconds: float,
         *,
+        share: int = 4,
         busy: Collection[str] = (),
     ) -> Sequence[Claim[Message]]:
         """Claim due messages, those of the partitions first where some are due the longest.
@@ -74,7 +71,7 @@ class RedisOutbox:
         lease_until = now + lease_seconds
         claims: list[Claim[Message]] = []
         for _ in range(_ROUNDS):
-            shares = await self._shares(sink, limit, now, passed_over)
+            shares = await self._shares(sink, limit, share, now, passed_over)
             batches = await asyncio.gather(
                 *(
                     self._run(_CLAIM, each, (each.stripe, sink, now, lease_until, *_flat(wanted)))
@@ -179,7 +176,7 @@ class RedisOutbox:
             await self._run(_ENQUEUE, partition, (partition.stripe, *message_arguments(step)))
 
     async def _shares(
-        self, sink: str, limit: int, now: float, passed_over: frozenset[bytes]
+        self, sink: str, limit: int, share: int, now: float, passed_over: frozenset[bytes]
     ) -> Mapping[Partition, Counter[bytes]]:
         """How many messages of which destination to claim of each partition.
 
@@ -201,10 +198,10 @@ class RedisOutbox:
         )
         taken: Counter[bytes] = Counter()
         shares: defaultdict[Partition, Counter[bytes]] = defaultdict(Counter)
-        for _, destination, stripe in heads * self._share:
+        for _, destination, stripe in heads * share:
             if taken.total() == limit:
                 break
-            if taken[destination] < self._share:
+            if taken[destination] < share:
                 taken[destination] += 1
                 shares[partitions[stripe]][destination] += 1
         return shares

@@ -23,14 +23,10 @@ _PRUNE_STEP = 500
 
 
 class SqliteOutbox:
-    """`gateway.store.base.Outbox` over a `Database`.
+    """`gateway.store.base.Outbox` over a `Database`."""
 
-    One claim hands out at most `share` messages of one destination, so that none fills a batch.
-    """
-
-    def __init__(self, database: Database, *, share: int = 4) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._share = share
 
     async def enqueue(self, messages: Sequence[Message]) -> None:
         """Add messages that belong to no job change; an id already there is left as it is."""
@@ -43,6 +39,7 @@ class SqliteOutbox:
         now: float,
         lease_seconds: float,
         *,
+        share: int = 4,
         busy: Collection[str] = (),
     ) -> Sequence[Claim[Message]]:
         """Claim due messages, oldest first, at most `share` of each destination not in `busy`."""
@@ -52,7 +49,7 @@ class SqliteOutbox:
             "now": now,
             "lease_until": now + lease_seconds,
             "busy": json.dumps(list(busy)),
-            "share": self._share,
+            "share": share,
         }
         rows = await self._database.write(partial(_claim, values))
         ordered = sorted(rows, key=lambda row: (row["due_at"], row["sequence"]))

@@ -445,3 +445,94 @@ async def test_broken_settlement_leaves_the_message_to_its_lease_and_others_go_o
         await until(lambda: outbox.status("dlv_2") is DeliveryStatus.SUCCEEDED)
     assert outbox.status("dlv_1") is DeliveryStatus.IN_FLIGHT
     assert outbox.entries["dlv_1"].lease_until is not None
+
+
+# --- fairness -------------------------------------------------------------------------------------
+
+
+def backlog(destinations: int, each: int) -> list[Message]:
+    """Messages to many destinations, all due before anything else."""
+    at = time.time() - 3600
+    return [
+        make_message(
+            number,
+            destination=f"wh_{number % destinations}",
+            job_id=f"j{number}",
+            created_at=at,
+            due_at=at,
+        )
+        for number in range(destinations * each)
+    ]
+
+
+async def test_new_message_does_not_wait_for_other_destinations_backlog() -> None:
+    """An outage leaves much behind: what happens now reaches its receiver within one round."""
+    outbox = MemoryOutbox(*backlog(40, 25))
+    sink = ScriptedSink(lambda message: asyncio.sleep(0.001, OK), concurrency=8)
+    async with running(outbox, sink) as dispatcher:
+        await until(lambda: len(sink.sent) >= 100)
+        await outbox.enqueue([make_message(5000, destination="wh_live")])
+        before = len(sink.sent)
+        dispatcher.wake()
+        await until(lambda: any(sent.destination == "wh_live" for sent in sink.sent))
+        waited = len(sink.sent) - before
+    assert waited <= 40 * sink.per_destination + sink.concurrency
+
+
+async def test_backlog_is_still_delivered_whole() -> None:
+    outbox = MemoryOutbox(*backlog(40, 5))
+    sink = ScriptedSink(concurrency=8)
+    async with running(outbox, sink):
+        await until(lambda: outbox.all_are(DeliveryStatus.SUCCEEDED))
+    assert len(sink.sent) == 200
+
+
+async def test_hanging_destinations_leave_half_of_the_slots_to_others() -> None:
+    """Even more of them than there are slots: those that fail share one half among them."""
+    release = asyncio.Event()
+    dead = [make_message(n, destination=f"dead_{n % 30}", job_id=f"j{n}") for n in range(240)]
+    outbox = MemoryOutbox(*dead)
+
+    async def answer(message: Message) -> Outcome:
+        if not message.destination.startswith("dead"):
+            return OK
+        if message.attempt == 1:
+            return FAILED
+        await release.wait()
+        return FAILED
+
+    sink = ScriptedSink(answer, concurrency=16, delays_seconds=(0.0, 3600.0))
+    async with running(outbox, sink) as dispatcher:
+        await until(lambda: sum(sink.open.values()) >= 8)
+        healthy = [
+            make_message(n, destination=f"well_{n}", job_id=f"w{n}") for n in range(500, 520)
+        ]
+        await outbox.enqueue(healthy)
+        dispatcher.wake()
+        await until(lambda: all(outbox.status(each.id).final for each in healthy))
+        hanging = sum(sink.open.values())
+        release.set()
+    assert hanging == 8
+
+
+async def test_destination_that_recovers_gets_its_whole_share_back() -> None:
+    outbox = MemoryOutbox(*[make_message(n, destination=f"wh_{n}") for n in range(8)])
+    release, sink_failed = asyncio.Event(), [True]
+
+    async def answer(message: Message) -> Outcome:
+        if sink_failed[0]:
+            return FAILED
+        if message.kind == "late":
+            await release.wait()
+        return OK
+
+    sink = ScriptedSink(answer, concurrency=8, delays_seconds=(0.05, 0.05, 0.05))
+    async with running(outbox, sink) as dispatcher:
+        await until(lambda: len(sink.sent) >= 8)
+        sink_failed[0] = False
+        await until(lambda: outbox.all_are(DeliveryStatus.SUCCEEDED))
+        late = [make_message(n, destination=f"wh_{n % 8}", kind="late") for n in range(100, 108)]
+        await outbox.enqueue(late)
+        dispatcher.wake()
+        await until(lambda: sum(sink.open.values()) == 8)
+        release.set()
