@@ -13,7 +13,7 @@ from gateway.app.front import Front
 from gateway.app.health import build_health
 from gateway.app.keys import key_api
 from gateway.app.store import Stores
-from gateway.app.upkeep import Tasks, flush_keys, gauge_outbox, prune, prune_idempotency
+from gateway.app.upkeep import Tasks, flush_keys, gauge_outbox, prune, prune_idempotency, prune_jobs
 from gateway.app.webhooks import webhook_admin
 from gateway.core.job import JobChange
 from gateway.core.message import Request, Response
@@ -141,6 +141,7 @@ class Gateway:
             gauge_outbox(outbox, self.behind.sink_names, self.metrics, self._now),
             prune(outbox, stores.webhooks, stores.audit, self.settings.webhooks, self._now),
             prune_idempotency(stores.idempotency, self._now),
+            prune_jobs(stores.jobs, self.settings.jobs.retention, self._now),
             self.front.keys.follow(),
             stores.hear(),
             flush_keys(self.front.keys),

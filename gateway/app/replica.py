@@ -122,6 +122,8 @@ class Replica:
         """The server was flushed, or came back without its data: what is known here goes there."""
         await self.layout.open()
         await self._beat()
+        # One that is gone and was forgotten now would never be missed.
+        await self._replicas.expect(self._tracker.upstreams, self.now() + self._watch.lease)
         count = await self._tracker.restore()
         self._log.error("redis_lost_its_data", jobs_restored=count)
         await self._reconcile()

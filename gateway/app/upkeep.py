@@ -12,7 +12,7 @@ from gateway.core.error import GatewayError
 from gateway.core.outbox import Backlog
 from gateway.policy.key_source import KeySource
 from gateway.settings.model import Webhooks
-from gateway.store.base import AuditLog, Outbox, WebhookStore
+from gateway.store.base import AuditLog, JobStore, Outbox, WebhookStore
 from gateway.store.idempotency import IdempotencyStore
 from gateway.telemetry.log import get_logger
 from gateway.telemetry.metric import Metrics
@@ -87,6 +87,16 @@ async def prune_idempotency(store: IdempotencyStore, now: Callable[[], float]) -
             if count := await store.prune(now()):
                 log.info("records_pruned", what="idempotency", count=count)
         await asyncio.sleep(_PRUNE_IDEMPOTENCY_SECONDS)
+
+
+async def prune_jobs(jobs: JobStore, retention_seconds: float, now: Callable[[], float]) -> None:
+    """Delete jobs that ended longer ago than is wanted, and their timelines."""
+    log = get_logger("app")
+    while True:
+        with suppress(GatewayError):  # tried again at the next turn; health shows the store
+            if count := await jobs.prune(now() - retention_seconds):
+                log.info("records_pruned", what="jobs", count=count)
+        await asyncio.sleep(_PRUNE_SECONDS)
 
 
 async def prune(

@@ -42,9 +42,9 @@ class Orphans:
     async def end(self) -> int:
         """End what is orphaned now; how many jobs. Raises `StoreUnavailable`."""
         count = 0
-        for instance in await self._replicas.gone(self._now() - self._lost_after_seconds):
-            if instance != self._instance:
-                count += await self._end_of(instance)
+        gone = await self._replicas.gone(self._now() - self._lost_after_seconds)
+        for instance in self._tracker.upstreams.intersection(gone) - {self._instance}:
+            count += await self._end_of(instance)
         return count
 
     async def _end_of(self, instance: str) -> int:

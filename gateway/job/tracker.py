@@ -117,6 +117,11 @@ class Tracker:
         self.durations: deque[float] = deque(maxlen=_DURATIONS)
 
     @property
+    def upstreams(self) -> frozenset[str]:
+        """The instances that have jobs which have not ended."""
+        return frozenset(job.upstream for job in self._jobs.values())
+
+    @property
     def store(self) -> JobStore:
         """Where the jobs are."""
         return self._store

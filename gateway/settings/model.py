@@ -196,6 +196,7 @@ class JobContract(Model):
     cancel: CancelRoute | None = None
     fields: dict[str, str] = {}
     states: dict[str, tuple[str, ...]] = {}
+    retention: PositiveSeconds = 365 * 86400.0
     watch: Watch = Watch()
     admission: Admission = Admission()
 

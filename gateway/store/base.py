@@ -140,6 +140,10 @@ class JobStore(Protocol):
         """How many jobs stand in each state."""
         ...
 
+    async def prune(self, before: float) -> int:
+        """Delete jobs that ended before, and their timelines; how many."""
+        ...
+
 
 class Replicas(Protocol):
     """Signs of life, where many replicas share a store."""
@@ -150,6 +154,10 @@ class Replicas(Protocol):
 
     async def leave(self, replica: str) -> None:
         """Live no more."""
+        ...
+
+    async def expect(self, instances: Collection[str], until: float) -> None:
+        """Take those of which nothing is known to live until then."""
         ...
 
     async def gone(self, before: float) -> Sequence[str]:

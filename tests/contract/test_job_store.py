@@ -335,3 +335,33 @@ async def test_jobs_are_counted_by_state(jobs: JobStore) -> None:
     await record(jobs, new_job("c", state=State.FAILED))
     counted = await jobs.count_by_state()
     assert counted == dict.fromkeys(State, 0) | {State.QUEUED: 2, State.FAILED: 1}
+
+
+# --- retention ------------------------------------------------------------------------------------
+
+
+async def test_prune_deletes_jobs_that_ended_before_with_all_that_leads_to_them(
+    jobs: JobStore,
+) -> None:
+    for number in range(4):
+        await record(jobs, new_job(f"job-{number}", NOW + number, subject="v"))
+    for number, at in ((0, 10), (1, 20), (2, 30)):
+        change = next_change(await stored(jobs, f"job-{number}"), NOW + at, state=State.CANCELLED)
+        await record(jobs, change)
+    assert await jobs.prune(NOW + 20) == 1
+    assert await jobs.prune(NOW + 30) == 1
+    assert await jobs.prune(NOW + 30) == 0
+    for query in (JobQuery(), JobQuery(owner="alice"), JobQuery(subject="v")):
+        page, _ = await jobs.list(query)
+        assert [job.id for job in page] == ["job-3", "job-2"]
+    assert await jobs.get("job-0") is None
+    assert await jobs.timeline("job-0") == []
+    assert (await jobs.count_by_state())[State.CANCELLED] == 1
+    assert [job.id for job in await jobs.unfinished()] == ["job-3"]
+
+
+async def test_any_number_of_jobs_is_pruned(jobs: JobStore) -> None:
+    ended = [new_job(f"job-{n}", NOW + n % 5, state=State.FAILED) for n in range(451)]
+    await asyncio.gather(*(jobs.record(change, timeline_of(change), ()) for change in ended))
+    assert await jobs.prune(NOW + 100) == 451
+    assert await jobs.list(JobQuery()) == ([], None)

@@ -148,6 +148,8 @@ async def test_replicas_live_until_they_leave_or_fall_silent(client: RedisClient
     assert await replicas.beat("b", "pod-b", NOW + 31, NOW + 61) == 1
     assert list(await replicas.gone(NOW + 29)) == []
     assert list(await replicas.gone(NOW + 30)) == ["pod-a"]
+    await replicas.expect({"pod-a", "pod-d"}, NOW + 10)  # of the first something is known
+    assert sorted(await replicas.gone(NOW + 10)) == ["pod-d"]
     await replicas.leave("b")
     assert await replicas.beat("c", "pod-c", NOW + 31, NOW + 61) == 1
     await replicas.beat("c", "pod-c", NOW + 31 + FORGET_SECONDS, NOW + 61 + FORGET_SECONDS)

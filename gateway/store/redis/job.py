@@ -17,7 +17,7 @@ from gateway.store.codec import decode_cursor, encode_cursor, job_document, job_
 from gateway.store.redis.client import RedisClient
 from gateway.store.redis.connection import Part
 from gateway.store.redis.layout import Layout, Partition
-from gateway.store.redis.message import flag, message_arguments
+from gateway.store.redis.message import message_arguments
 from gateway.store.redis.page import BUDGET, Position, newest_first
 from gateway.store.redis.script import Script, load_script
 
@@ -27,6 +27,7 @@ _HOLD = load_script("job_hold", "lib_key")
 _VOID = load_script("job_void", "lib_key")
 _PAGE = load_script("job_page", "lib_key", "lib_walk")
 _UNFINISHED = load_script("job_unfinished", "lib_key")
+_PRUNE = load_script("job_prune", "lib_key")
 _VOID_MESSAGES = load_script("message_void", "lib_key", "lib_message")
 _STEP = 200  # jobs that one script hands out or reads
 _HEAD = b"\n"  # between what an event is and its body; JSON has none
@@ -63,7 +64,7 @@ class RedisJobStore:
             job.upstream,
             job.state.value,
             job.created_at,
-            flag(job.state.terminal),
+            _ended_at(job),
             job_document(job),
             self._layout.channel,
             orjson.dumps([job.id, job.version]),
@@ -171,6 +172,11 @@ class RedisJobStore:
                 counts[State(name.decode())] += int(number)
         return dict(counts)
 
+    async def prune(self, before: float) -> int:
+        """Delete jobs that ended before, and their timelines; how many."""
+        counts = (self._in_steps(_PRUNE, each, before) for each in self._layout.of_jobs)
+        return sum(await asyncio.gather(*counts))
+
     async def _quotas(
         self, upstream: str | None, limit: int, now: float
     ) -> Mapping[Partition, int]:
@@ -221,6 +227,13 @@ class RedisJobStore:
 
     async def _run(self, script: Script, partition: Partition, args: Sequence[Part]) -> Any:
         return await self._client.run(script, (partition.prefix,), args)
+
+
+def _ended_at(job: Job) -> Part:
+    """When it ended; '' for one that has not."""
+    if not job.state.terminal:
+        return ""
+    return job.observed_at if job.finished_at is None else job.finished_at
 
 
 def _event_line(entry: TimelineEntry) -> bytes:

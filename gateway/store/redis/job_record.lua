@@ -1,6 +1,6 @@
 -- A job's new state with its events and messages: all of it, or nothing.
 -- ARGV: stripe, the version it must have ('' for none), id, version, owner, subject, upstream,
--- state, created_at, whether it ended, document, channel, notice, the number of events, the events,
+-- state, created_at, when it ended or '', document, channel, notice, the number of events, the events,
 -- the messages. Returns 1, or 0 when the job is there already or its version is another.
 local stripe, before, id, version = tonumber(ARGV[1]), ARGV[2], ARGV[3], ARGV[4]
 local owner, subject, upstream, state = ARGV[5], ARGV[6], ARGV[7], ARGV[8]
@@ -40,6 +40,7 @@ if ended then
   redis.call('ZREM', key('due'), id)
   redis.call('ZREM', key('due', 'of', upstream), id)
   redis.call('ZREM', key('unfinished'), id)
+  redis.call('ZADD', key('ended'), ARGV[10], id)
 elseif not old[1] or old[5] then
   if not old[1] then
     place = '0'

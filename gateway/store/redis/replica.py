@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from gateway.store.redis.client import RedisClient
 from gateway.store.redis.script import load_script
@@ -27,6 +27,12 @@ class RedisReplicas:
     async def leave(self, replica: str) -> None:
         """Live no more: the others share its work at once."""
         await self._client.command("ZREM", self._prefix + b":alive", replica)
+
+    async def expect(self, instances: Collection[str], until: float) -> None:
+        """Take those of which nothing is known to live until then."""
+        if instances:
+            pairs = [part for name in instances for part in (until, name)]
+            await self._client.command("ZADD", self._prefix + b":instances", "NX", *pairs)
 
     async def gone(self, before: float) -> Sequence[str]:
         """The instances whose last sign of life ended before."""

@@ -18,6 +18,7 @@ from gateway.store.sqlite.query import load_queries
 
 _SQL = load_queries("job")
 _OUTBOX_SQL = load_queries("outbox")
+_PRUNE_STEP = 200  # deleted at once, each with its timeline, so that others get their turn
 
 
 class SqliteJobStore:
@@ -117,6 +118,14 @@ class SqliteJobStore:
         """How many jobs stand in each state, every state included."""
         rows = await self._database.fetch(_SQL["count_by_state"], {})
         return dict.fromkeys(State, 0) | {State(row["state"]): row["number"] for row in rows}
+
+    async def prune(self, before: float) -> int:
+        """Delete jobs that ended before, and their timelines; how many."""
+        values = {"before": before, "limit": _PRUNE_STEP}
+        total = 0
+        while deleted := await self._database.execute(_SQL["prune"], values):
+            total += deleted
+        return total
 
 
 def _columns(job: Job) -> Mapping[str, object]:

@@ -83,3 +83,12 @@ ORDER BY sequence
 
 -- name: count_by_state
 SELECT state, count(*) AS number FROM job GROUP BY state
+
+-- name: prune
+-- What ended before was created before: the index on the creation leads to the oldest at once.
+DELETE FROM job
+WHERE id IN (
+    SELECT id FROM job INDEXED BY job_history
+    WHERE created_at < :before AND finished_at < :before
+    ORDER BY created_at LIMIT :limit
+)

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import pytest
 
-from gateway.app.upkeep import prune
+from gateway.app.upkeep import prune, prune_jobs
 from gateway.core.error import StoreUnavailable
 from gateway.settings.model import Webhooks
 from tests.support.delivery import until
@@ -65,3 +65,21 @@ async def test_each_kind_of_record_is_deleted_after_its_own_time_whatever_fails(
         "callbacks": (NOW - 30 * DAY, NOW),
         "audit": (NOW - 365 * DAY,),
     }
+
+
+async def test_jobs_are_deleted_after_their_time() -> None:
+    asked: list[float] = []
+
+    class Jobs:
+        async def prune(self, before: float) -> int:
+            asked.append(before)
+            raise StoreUnavailable("the store is away")
+
+    task = asyncio.create_task(prune_jobs(Jobs(), 30 * DAY, lambda: NOW))  # type: ignore[arg-type]
+    try:
+        await until(lambda: bool(asked))
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+    assert asked == [NOW - 30 * DAY]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from pathlib import Path
 
 import pytest
@@ -36,6 +36,9 @@ class Beats:
 
     async def leave(self, replica: str) -> None:
         """Nobody asks."""
+
+    async def expect(self, instances: Collection[str], until: float) -> None:
+        self.ended = {**dict.fromkeys(instances, until), **self.ended}
 
     async def gone(self, before: float) -> Sequence[str]:
         return [name for name, until in self.ended.items() if until <= before]
@@ -179,7 +182,8 @@ async def test_jobs_of_an_instance_that_is_gone_end_as_lost(jobs: Jobs) -> None:
         now=jobs.clock,
     )
     await jobs.create()
-    beats.ended = {INSTANCE: NOW + 30, OTHER: NOW}
+    await other.open()
+    beats.ended = {INSTANCE: NOW + 30, OTHER: NOW, "without jobs": NOW}
     jobs.clock.advance(89)
     assert await orphans.end() == 0
     jobs.clock.advance(1)
@@ -192,17 +196,18 @@ async def test_jobs_of_an_instance_that_is_gone_end_as_lost(jobs: Jobs) -> None:
 
 
 async def test_job_that_is_still_leased_is_left_to_its_holder(jobs: Jobs) -> None:
-    beats = Beats()
+    other, beats = neighbour(jobs, own_only=True), Beats()
     orphans = Orphans(
         jobs=jobs.store,
         replicas=beats,
-        tracker=neighbour(jobs, own_only=True),
+        tracker=other,
         instance=OTHER,
         lost_after_seconds=0.0,
         lease_seconds=30.0,
         now=jobs.clock,
     )
     await jobs.create()
+    await other.open()
     await jobs.store.claim_due(INSTANCE, 1, NOW, 30.0)
     beats.ended = {INSTANCE: NOW}
     assert await orphans.end() == 0
