@@ -16,8 +16,6 @@ from gateway.web import health_check
 from gateway.web.convex_health import check_convex
 from gateway.web.health import Check, Component, Health
 
-_HEALTH_BYTES = 64 * 1024
-
 
 def build_health(  # noqa: PLR0913 - collaborators, each by its name
     settings: Settings,
@@ -31,17 +29,6 @@ def build_health(  # noqa: PLR0913 - collaborators, each by its name
     now: Callable[[], float],
 ) -> Health:
     """Every component of `/health`; `session` asks the HTTP dependencies of the settings."""
-
-    async def ask_upstream() -> int:
-        answer = await client.fetch(
-            "GET",
-            settings.upstream.health_path,
-            {},
-            limit=_HEALTH_BYTES,
-            seconds=settings.health.timeout,
-        )
-        return answer.status
-
     convex: Check = health_check.absent()
     if (sink := behind.convex_sink) is not None:
         letters = DeadLetters(stores.outbox, now, behind.wake)
@@ -54,7 +41,7 @@ def build_health(  # noqa: PLR0913 - collaborators, each by its name
         redis = health_check.reads(stores.redis.ping)
     delivery = health_check.Delivery("webhook", stores.outbox.backlog, metrics, now)
     components = [
-        Component("upstream", health_check.answers(ask_upstream)),
+        health_check.upstream(client, settings),
         Component("sqlite", sqlite, critical=True),
         Component("convex", convex),
         Component("redis", redis, critical=stores.replica is not None),

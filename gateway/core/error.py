@@ -214,6 +214,20 @@ class NotCached(GatewayError):
     status, slug, title = 504, "not-cached", "Not in the cache"
 
 
+class UpstreamUnavailable(UpstreamError):
+    """The circuit breaker is open: the upstream is not asked; carries `Retry-After`."""
+
+    status, slug, title = 503, "upstream-unavailable", "Upstream failing"
+    reason = "breaker_open"
+
+
+class UpstreamOverloaded(UpstreamError):
+    """As many requests are under way as the upstream may get; carries `Retry-After`."""
+
+    status, slug, title = 503, "upstream-overloaded", "Upstream busy"
+    reason = "overloaded"
+
+
 class SettingsError(Exception):
     """Settings or policies that cannot be used: every problem at once, one line each."""
 

@@ -77,7 +77,7 @@ class Observer:
         try:
             # A stream may then be silent for long, but its head has nothing to wait for.
             async with asyncio.timeout(_ATTEMPT_SECONDS):
-                return await self._client.send("GET", path, headers, streaming=True)
+                return await self._client.send("GET", path, headers, streaming=True, essential=True)
         except TimeoutError as error:
             raise UpstreamTimeout("The upstream did not begin the stream in time.") from error
 

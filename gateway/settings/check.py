@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from ipaddress import ip_network
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import jmespath
@@ -85,7 +86,13 @@ def networks(texts: tuple[str, ...], location: Location) -> Iterator[Problem]:
 
 
 def _upstream(upstream: Upstream) -> Iterator[Problem]:
-    yield from url(upstream.url, ("upstream", "url"))
+    if upstream.url.startswith("unix:"):
+        if not upstream.url.startswith("unix:/"):
+            yield ("upstream", "url"), "must name the socket by its whole path: unix:/run/app.sock"
+    else:
+        yield from url(upstream.url, ("upstream", "url"))
+    if upstream.tls.ca is not None and not Path(upstream.tls.ca).is_file():
+        yield ("upstream", "tls", "ca"), f"names {upstream.tls.ca}, which is not a file"
     if not upstream.health_path.startswith("/"):
         yield ("upstream", "health_path"), "must begin with /"
     for index, route in enumerate(upstream.admin):

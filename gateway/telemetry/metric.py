@@ -99,6 +99,15 @@ class Metrics:
         self.upstream_errors_total = self._counter(
             "upstream_errors_total", "Requests the upstream gave no usable answer to.", ("reason",)
         )
+        self.upstream_retries_total = self._counter(
+            "upstream_retries_total", "Requests sent to the upstream a second time.", ("reason",)
+        )
+        self.upstream_breaker_state = self._gauge(
+            "upstream_breaker_state", "The circuit breaker: 0 closed, 1 half open, 2 open."
+        )
+        self.upstream_connections = self._gauge(
+            "upstream_connections", "Connections to the upstream that are open, idle ones included."
+        )
         self.active_connections = self._gauge(
             "active_connections", "Connections of clients that are open."
         )

@@ -1,32 +1,47 @@
-"""The only caller of the job API: pooled connections, every failure told apart."""
+"""The only caller of the job API: pooled connections, every failure told apart.
+
+A request that failed is sent again where that is safe, within a budget; an upstream that keeps
+failing is left alone for a while; and no more requests go to it at once than it may get. The
+gateway's own questions (`essential`: health checks, the watcher) pass all three: they wait for no
+place and are stopped by no breaker, for it is by them that jobs are followed and health is known.
+A success of theirs closes the breaker, a failure does not open it.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+import math
+import random
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
 
-import aiohttp
 from multidict import CIMultiDict
-from yarl import URL
 
+from gateway.core.breaker import Breaker, RetryBudget
 from gateway.core.error import (
-    ContentTooLarge,
     UpstreamError,
-    UpstreamMalformed,
+    UpstreamOverloaded,
     UpstreamRefused,
     UpstreamReset,
     UpstreamTimeout,
+    UpstreamUnavailable,
 )
 from gateway.settings.model import Upstream
+from gateway.telemetry.log import get_logger
 from gateway.telemetry.metric import Metrics
+from gateway.upstream.address import Address
+from gateway.upstream.connection import Connection, Timeouts
+from gateway.upstream.exchange import Exchange, Tunnel
+from gateway.upstream.pool import Pool
+from gateway.upstream.request import encode_head, send_body
 
-# What aiohttp would add of itself: a transparent proxy sends what the client sent.
-_NOT_ADDED = frozenset({"User-Agent", "Accept", "Accept-Encoding", "Content-Type"})
-_CHUNK_BYTES = 64 * 1024
-_FIELD_BYTES = 32 * 1024
+__all__ = ["Answer", "Exchange", "Tunnel", "UpstreamClient"]
+
+# RFC 9110 section 9.2: these may be sent twice without harm; of the first, twice for no reason.
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+_IDEMPOTENT = _SAFE | {"PUT", "DELETE"}
+_RETRY_SECONDS = (0.025, 0.1)  # the wait before a second try: not all at once
+_STALE = "stale"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,62 +53,15 @@ class Answer:
     body: bytes
 
 
-class Exchange:
-    """One response under way: its head is here, its body comes by `chunks()`.
-
-    Must be closed; a body not read to its end closes the connection, for its framing is unknown.
-    """
-
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
-        self._response = response
-        self.status = response.status
-        self.reason = response.reason
-        self.headers: CIMultiDict[str] = CIMultiDict(
-            (name.decode("latin-1"), value.decode("latin-1"))
-            for name, value in response.raw_headers
-        )
-
-    @property
-    def streams_events(self) -> bool:
-        """True for a stream of server-sent events by its type."""
-        kind = self.headers.get("Content-Type", "")
-        return kind.partition(";")[0].strip().lower() == "text/event-stream"
-
-    async def chunks(self) -> AsyncGenerator[bytes, None]:
-        """The body as it arrives. Raises `UpstreamError` when it breaks off."""
-        try:
-            async for chunk in self._response.content.iter_any():
-                yield chunk
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise _translated(error) from error
-
-    async def read(self, limit: int) -> bytes:
-        """The whole body; raises `ContentTooLarge` beyond `limit` bytes."""
-        parts, size = [], 0
-        async for chunk in self.chunks():
-            size += len(chunk)
-            if size > limit:
-                raise ContentTooLarge(f"The upstream's answer exceeds {limit} bytes.")
-            parts.append(chunk)
-        return b"".join(parts)
-
-    def close(self) -> None:
-        """Give the connection back if the body was read, else drop it."""
-        if self._response.content.at_eof():
-            self._response.release()
-        else:
-            self._response.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
+@dataclass(frozen=True, slots=True)
+class _Request:
+    method: str
+    head: bytes
+    body: AsyncIterator[bytes] | None
+    length: int | None
+    timeouts: Timeouts
+    streaming: bool
+    essential: bool
 
 
 class UpstreamClient:
@@ -101,30 +69,47 @@ class UpstreamClient:
 
     def __init__(self, settings: Upstream, metrics: Metrics) -> None:
         self._settings = settings
-        self._metrics = metrics
-        self._base = settings.url.rstrip("/")
-        self._session: aiohttp.ClientSession | None = None
+        self._errors = metrics.upstream_errors_total
+        self._retries = metrics.upstream_retries_total
+        self._state = metrics.upstream_breaker_state
+        metrics.upstream_connections.set_function(
+            lambda: self._pool.open_count if self._pool else 0
+        )
+        self._breaker = Breaker(settings.breaker.failures, settings.breaker.open)
+        self._budget = RetryBudget(settings.retry.share, settings.retry.per_second)
+        total = settings.total_timeout
+        self._plain = Timeouts(settings.response_timeout, settings.response_timeout, total)
+        self._stream = Timeouts(settings.idle_timeout, settings.idle_timeout, None)
+        self._shown = self._breaker.state
+        self._pool: Pool | None = None
+        self._senders: set[asyncio.Task[None]] = set()
+        self._log = get_logger("upstream")
 
     async def open(self) -> None:
-        """Make the pool; connects to nothing, for the upstream may start later."""
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                limit=self._settings.max_connections, ttl_dns_cache=10, keepalive_timeout=30
-            ),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            trust_env=False,
-            skip_auto_headers=_NOT_ADDED,
-            read_bufsize=_CHUNK_BYTES,
-            max_line_size=_FIELD_BYTES,
-            max_field_size=_FIELD_BYTES,
+        """Make the pool; connects to nothing, for the upstream may start later.
+
+        Raises OSError for TLS files that cannot be read.
+        """
+        settings = self._settings
+        self._loop = asyncio.get_running_loop()
+        self._address = Address.of(settings)
+        self._pool = Pool(
+            self._connect,
+            size=settings.max_connections,
+            max_waiting=settings.max_waiting,
+            wait_seconds=settings.queue_timeout,
+            keepalive_seconds=settings.keepalive,
+            max_streams=settings.max_streams,
         )
 
     async def close(self) -> None:
         """Close every connection."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.close()
+        for task in self._senders:
+            task.cancel()
+        await asyncio.gather(*self._senders, return_exceptions=True)
 
     async def send(
         self,
@@ -134,68 +119,180 @@ class UpstreamClient:
         body: bytes | AsyncIterator[bytes] | None = None,
         *,
         streaming: bool = False,
+        essential: bool = False,
     ) -> Exchange:
         """Send a request; the response's head is back when this returns.
 
         `target` is a raw path and query, sent as it is. `streaming` waits as long as the upstream
-        keeps the stream alive (`idle_timeout`) instead of `response_timeout`. Raises
-        `UpstreamRefused`, `UpstreamTimeout`, `UpstreamReset` or `UpstreamMalformed`.
+        keeps the stream alive (`idle_timeout`), without `response_timeout` and `total_timeout`.
+        A body that is not bytes is sent with the announced `Content-Length`, else in chunks. Of a
+        request to upgrade, an exchange with status 101 has a `tunnel()`.
+
+        Raises `UpstreamRefused`, `UpstreamTimeout`, `UpstreamReset`, `UpstreamMalformed`,
+        `UpstreamUnavailable` or `UpstreamOverloaded`; whatever the body raises; ValueError for
+        what cannot be a request.
         """
-        if self._session is None:
+        if self._pool is None:
             raise RuntimeError("the upstream client is not open")
-        settings = self._settings
-        silence = settings.idle_timeout if streaming else settings.response_timeout
-        timeout = aiohttp.ClientTimeout(
-            total=None,
-            connect=settings.response_timeout,  # a place in a full pool is waited for, too
-            sock_connect=settings.connect_timeout,
-            sock_read=silence,
-        )
+        request = self._request(method, target, headers, body, streaming, essential)
+        if not essential:
+            self._admit()
+        self._budget.deposit()
+        known = False
         try:
-            response = await self._session.request(
-                method,
-                URL(self._base + target, encoded=True),
-                headers=_uniform(headers),
-                data=body,
-                timeout=timeout,
-                allow_redirects=False,
-            )
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            failure = _translated(error)
-            self._metrics.upstream_errors_total.labels(failure.reason).inc()
-            raise failure from error
-        return Exchange(response)
+            exchange = await self._tried(request, self._pool)
+            known = True
+        except UpstreamError as error:
+            known = not isinstance(error, UpstreamOverloaded)
+            self._errors.labels(error.reason).inc()
+            if known and not essential:
+                self._breaker.failed(self._loop.time())
+            raise
+        finally:
+            if not known and not essential:
+                self._breaker.abandoned(self._loop.time())
+            self._note_state()
+        self._breaker.succeeded()
+        self._note_state()
+        return exchange
 
     async def fetch(
         self, method: str, target: str, headers: Mapping[str, str], *, limit: int, seconds: float
     ) -> Answer:
-        """A whole small answer within `seconds`; raises as `send` does, or `ContentTooLarge`."""
+        """A whole small answer within `seconds`, for the gateway itself; raises as `send` does.
+
+        Also `ContentTooLarge`.
+        """
         try:
             async with asyncio.timeout(seconds):
-                async with await self.send(method, target, headers) as exchange:
+                async with await self.send(method, target, headers, essential=True) as exchange:
                     body = await exchange.read(limit)
                     return Answer(exchange.status, exchange.headers, body)
         except TimeoutError as error:
-            self._metrics.upstream_errors_total.labels(UpstreamTimeout.reason).inc()
+            self._errors.labels(UpstreamTimeout.reason).inc()
             raise UpstreamTimeout(f"The upstream did not answer within {seconds:g} s.") from error
 
+    def _request(
+        self,
+        method: str,
+        target: str,
+        headers: Mapping[str, str],
+        body: bytes | AsyncIterator[bytes] | None,
+        streaming: bool,  # noqa: FBT001 - passed on
+        essential: bool,  # noqa: FBT001 - passed on
+    ) -> _Request:
+        fields = CIMultiDict(headers)
+        whole = b""
+        length: int | None = None
+        if isinstance(body, bytes):
+            fields["Content-Length"] = str(len(body))
+            whole, body = body, None
+        elif body is not None:
+            if "Content-Length" in fields:
+                length = int(fields["Content-Length"])
+            else:
+                fields["Transfer-Encoding"] = "chunked"
+        head = encode_head(method, self._address.base + target, fields, self._address.authority)
+        timeouts = self._stream if streaming else self._plain
+        return _Request(method, head + whole, body, length, timeouts, streaming, essential)
 
-def _uniform(headers: Mapping[str, str]) -> CIMultiDict[str]:
-    """The same fields, repeated ones spelled as the first: else aiohttp keeps the last alone."""
-    spelled: dict[str, str] = {}
-    return CIMultiDict(
-        (spelled.setdefault(name.lower(), name), value) for name, value in headers.items()
-    )
+    def _admit(self) -> None:
+        if wait := self._breaker.admit(self._loop.time()):
+            self._errors.labels(UpstreamUnavailable.reason).inc()
+            raise UpstreamUnavailable(
+                "The upstream has failed repeatedly and is left alone for a moment; try again.",
+                headers={"Retry-After": str(max(1, math.ceil(wait)))},
+            )
 
+    async def _tried(self, request: _Request, pool: Pool) -> Exchange:
+        """The exchange of the first try, or of the second where a second is safe."""
+        fresh = False
+        while True:
+            connection: Connection | None = None
+            reused = False
+            try:
+                connection, reused = await pool.acquire(essential=request.essential, fresh=fresh)
+                return await self._exchange(request, connection, pool)
+            except (UpstreamRefused, UpstreamReset) as error:
+                answered = connection is not None and connection.has_answered
+                why = self._why_again(request, error, answered=answered, reused=reused)
+                if why is None or fresh:
+                    raise
+                self._retries.labels(why).inc()
+            fresh = True
+            if why != _STALE:
+                await asyncio.sleep(random.uniform(*_RETRY_SECONDS))  # noqa: S311 - no secret
 
-def _translated(error: BaseException) -> UpstreamError:
-    """Our name of what went wrong; addresses of the upstream stay out of what clients read."""
-    match error:
-        case aiohttp.ServerTimeoutError() | TimeoutError():
-            return UpstreamTimeout("The upstream did not answer in time; try again.")
-        case aiohttp.ClientConnectorError():
-            return UpstreamRefused("The upstream cannot be reached; it may still be starting.")
-        case aiohttp.ClientResponseError():
-            return UpstreamMalformed("The upstream's answer is not valid HTTP.")
-        case _:
-            return UpstreamReset("The upstream closed the connection before its answer was whole.")
+    def _why_again(
+        self, request: _Request, error: UpstreamError, *, answered: bool, reused: bool
+    ) -> str | None:
+        """The reason of a second try; None when there may be none.
+
+        An idle connection that the upstream closed just as it was used says nothing of the
+        upstream (RFC 9112 section 9.3.1); any other failure is paid for from the budget.
+        """
+        if answered or request.body is not None or request.method not in _IDEMPOTENT:
+            return None
+        if reused and isinstance(error, UpstreamReset):
+            return _STALE
+        if request.method not in _SAFE or request.essential:
+            return None
+        return error.reason if self._budget.withdraw(self._loop.time()) else None
+
+    async def _exchange(self, request: _Request, connection: Connection, pool: Pool) -> Exchange:
+        """Send on a connection, and wait for the head; the connection is closed if that fails."""
+        exchange = connection.begin(
+            request.head,
+            request.timeouts,
+            has_body=request.body is not None,
+            expects_body=request.method != "HEAD",
+        )
+        if request.body is not None:
+            self._start_body(request, request.body, connection)
+        try:
+            await exchange.begun()
+            if request.streaming or exchange.status == 101 or exchange.streams_events:
+                pool.uncount(connection)
+        except BaseException:
+            exchange.close()
+            raise
+        return exchange
+
+    def _start_body(
+        self, request: _Request, body: AsyncIterator[bytes], connection: Connection
+    ) -> None:
+        """Send the body beside waiting for the answer, which may come before its end."""
+
+        async def send() -> None:
+            try:
+                await send_body(connection, body, request.length)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the caller waits for it
+                connection.fail(error)
+            else:
+                connection.sent()
+
+        task = asyncio.create_task(send())
+        self._senders.add(task)
+        task.add_done_callback(self._senders.discard)
+
+    async def _connect(self) -> Connection:
+        made: list[Connection] = []
+        pool = self._pool
+        assert pool is not None
+
+        def protocol() -> Connection:
+            made.append(Connection(self._loop.time, pool.ended, pool.lost))
+            return made[0]
+
+        await self._address.connect(protocol, self._settings.connect_timeout)
+        return made[0]
+
+    def _count(self) -> float:
+        return 0 if self._pool is None else self._pool.open_count
+
+    def _note_state(self) -> None:
+        state = self._breaker.state
+        if state != self._shown:
+            self._log.warning("breaker_changed", state=state.name.lower())
+            self._state.set(state)
+            self._shown = state

@@ -36,8 +36,6 @@ class IncomingBody:
         self._limit = limit
         self._read: bytes | None = None
         self._awaited = request.headers.get("Expect", "").lower() == "100-continue"
-        # What ended a streamed body early: the client of the upstream hides it in its own error.
-        self.failure: GatewayError | None = None
 
     @property
     def is_empty(self) -> bool:
@@ -67,25 +65,18 @@ class IncomingBody:
     async def _bounded(self, limit: int) -> AsyncIterator[bytes]:
         announced = self._request.content_length
         if announced is not None and announced > limit:
-            raise self._too_large(limit)
+            raise too_large(limit)
         if self._awaited:
             self._awaited = False
             await self._request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             self._request.writer.output_size = 0  # an interim response is not the response
         size = 0
-        try:
-            async for chunk in self._request.content.iter_any():
-                size += len(chunk)
-                if size > limit:
-                    raise self._too_large(limit)
-                yield chunk
-        except GatewayError as error:  # too large, too slow or badly framed, as the lane found
-            self.failure = error
-            raise
-
-    def _too_large(self, limit: int) -> ContentTooLarge:
-        self.failure = too_large(limit)
-        return self.failure
+        # The lane ends it with a `GatewayError` where it is too slow or badly framed.
+        async for chunk in self._request.content.iter_any():
+            size += len(chunk)
+            if size > limit:
+                raise too_large(limit)
+            yield chunk
 
 
 @dataclass(slots=True, eq=False)

@@ -13,8 +13,10 @@ from typing import Any
 import aiohttp
 
 from gateway.settings.model import Dependency, Settings
+from gateway.telemetry.metric import Metrics
+from gateway.upstream.client import UpstreamClient
 from gateway.web.health import Component, Health, Reading, Status
-from gateway.web.health_check import absent, dependency, open_session
+from gateway.web.health_check import absent, dependency, open_session, upstream
 
 _CONVEX_PATH = "/version"
 
@@ -26,10 +28,16 @@ async def connect(
 
     `further` are those that another package knows how to dial.
     """
-    async with open_session() as session:
-        components = [*_components(settings, session), *further]
-        health = Health(components, interval=1.0, timeout=settings.health.timeout, now=time.time)
-        await health.check()
+    client = UpstreamClient(settings.upstream, Metrics())
+    await client.open()
+    try:
+        async with open_session() as session:
+            components = [upstream(client, settings), *_components(settings, session), *further]
+            seconds = settings.health.timeout
+            health = Health(components, interval=1.0, timeout=seconds, now=time.time)
+            await health.check()
+    finally:
+        await client.close()
     found: dict[str, dict[str, Any]] = health.report()["components"]
     return found
 
@@ -45,8 +53,7 @@ def _components(settings: Settings, session: aiohttp.ClientSession) -> list[Comp
     def asks(name: str, url: str) -> Component:
         return Component(name, dependency(session, Dependency(url=url, timeout=timeout)))
 
-    upstream = settings.upstream
-    found = [asks("upstream", upstream.url.rstrip("/") + upstream.health_path)]
+    found: list[Component] = []
     if settings.convex.url is None:
         found.append(Component("convex", absent()))
     else:

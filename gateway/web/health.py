@@ -129,7 +129,8 @@ class Health:
         except TimeoutError:
             reading = Reading(Status.UNHEALTHY, f"no answer within {self._timeout:g} s")
         except GatewayError as error:
-            reading = Reading(Status.UNHEALTHY, error.detail)
+            cause = f" ({error.__cause__})" if error.__cause__ is not None else ""
+            reading = Reading(Status.UNHEALTHY, f"{error.detail}{cause}")
         except Exception as error:  # noqa: BLE001 - whatever a check raises is what it found
             reading = Reading(Status.UNHEALTHY, f"{type(error).__name__}: {error}")
         self._note(component.name, reading, clock() - began)

@@ -10,9 +10,10 @@ import psutil
 
 from gateway.core.job import Job, State
 from gateway.core.outbox import Backlog
-from gateway.settings.model import Dependency
+from gateway.settings.model import Dependency, Settings
 from gateway.telemetry.metric import Metrics
-from gateway.web.health import Check, Reading, Status
+from gateway.upstream.client import UpstreamClient
+from gateway.web.health import Check, Component, Reading, Status
 
 MEMORY_WARNING = 0.9  # share of the allowed memory
 CPU_WARNING = 90.0  # percent of one core: the event loop has no more than one
@@ -23,6 +24,7 @@ MIN_SUCCESS_RATIO = 0.5
 DELIVERED = "ok"
 NOT_SENT = frozenset({"cancelled", "skipped", "superseded"})
 _SAMPLE_SECONDS = 0.25
+_UPSTREAM_BYTES = 64 * 1024
 
 
 def absent() -> Check:
@@ -65,6 +67,22 @@ def dependency(session: aiohttp.ClientSession, settings: Dependency) -> Check:
             return response.status
 
     return answers(ask, settings.expect)
+
+
+def upstream(client: UpstreamClient, settings: Settings) -> Component:
+    """The job API, asked where its settings say that its health is."""
+
+    async def ask() -> int:
+        answer = await client.fetch(
+            "GET",
+            settings.upstream.health_path,
+            {},
+            limit=_UPSTREAM_BYTES,
+            seconds=settings.health.timeout,
+        )
+        return answer.status
+
+    return Component("upstream", answers(ask))
 
 
 def open_session() -> aiohttp.ClientSession:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
@@ -23,7 +22,7 @@ from gateway.core.error import GatewayError, UpstreamError
 from gateway.core.forwarded import forward
 from gateway.core.header import strip_hop_by_hop
 from gateway.core.job import Observation, State
-from gateway.core.message import Body, BodyStream, Request, Response
+from gateway.core.message import BodyStream, Request, Response
 from gateway.core.sse import EventParser
 from gateway.job.callback import Callbacks
 from gateway.job.observer import MAX_ANSWER_BYTES, Observer
@@ -108,17 +107,12 @@ class Proxy:
         started = self._now()
         outcome = "error"
         try:
-            # aiohttp's client wants a task around it; the fast lane may be without one till here.
-            exchange = await asyncio.ensure_future(
-                self._client.send(
-                    request.method, request.target, headers, body, streaming=name == STREAM
-                )
+            exchange = await self._client.send(
+                request.method, request.target, headers, body, streaming=name == STREAM
             )
             outcome = f"{exchange.status // 100}xx"
         except UpstreamError as error:
             outcome = error.reason
-            if (failure := _failure(request.body)) is not None:
-                raise failure from error
             raise
         finally:
             elapsed = max(0.0, self._now() - started)
@@ -179,6 +173,9 @@ async def _passed_on(exchange: Exchange, *, whole: bool) -> Response:
     """The answer: read whole where it is to be observed or known to be small, else streamed."""
     length = exchange.headers.get("Content-Length", "")
     limit = MAX_ANSWER_BYTES if whole else _WHOLE_BYTES
+    body = exchange.complete  # a small answer mostly arrives with its head
+    if body is not None and len(body) <= limit:
+        return Response(exchange.status, _headers(exchange), body, exchange.reason)
     small = length.isdecimal() and int(length) <= limit
     if exchange.streams_events or not (small or (whole and not length)):
         return _streamed(exchange, exchange.chunks())
@@ -218,11 +215,6 @@ async def _chained(
         yield chunk
     async for chunk in rest:
         yield chunk
-
-
-def _failure(body: Body) -> GatewayError | None:
-    failure = getattr(body, "failure", None)
-    return failure if isinstance(failure, GatewayError) else None
 
 
 def _lenient(body: bytes) -> Any:

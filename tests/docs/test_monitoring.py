@@ -13,8 +13,9 @@ import pytest
 import yaml
 from prometheus_client.metrics_core import Metric
 
+from gateway.core.error import UpstreamError
 from gateway.telemetry.metric import Metrics
-from tests.docs.markdown import ROOT, anchors
+from tests.docs.markdown import ROOT, anchors, codes, tables
 
 PROMETHEUS = ROOT / "config" / "prometheus"
 RUNBOOKS = ROOT / "docs" / "runbooks.md"
@@ -106,3 +107,15 @@ def test_the_dashboard_shows_series_that_are_exposed_each_with_what_it_means() -
     assert set(_SERIES.findall(queries)) - SERIES == set()
     assert [panel["title"] for panel in panels if not panel["description"]] == []
     assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
+
+
+def test_every_failure_of_the_upstream_is_told_to_operators() -> None:
+    page = (ROOT / "docs" / "upstream.md").read_text()
+    (table,) = tables(page)
+    told = {
+        (codes(row["problem type ends in"])[0], int(row["status"]), codes(row["`reason`"])[0])
+        for row in table.rows
+    }
+
+    kinds = UpstreamError.__subclasses__()
+    assert told == {(kind.slug, kind.status, kind.reason) for kind in kinds}

@@ -4,25 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import itertools
 import socket
+import ssl
+import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
+from unittest import mock
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from multidict import CIMultiDict
 
 from gateway.core.error import (
     ContentTooLarge,
     UpstreamError,
     UpstreamMalformed,
+    UpstreamOverloaded,
     UpstreamRefused,
     UpstreamReset,
     UpstreamTimeout,
+    UpstreamUnavailable,
 )
 from gateway.settings.model import Upstream
 from gateway.telemetry.metric import Metrics
 from gateway.upstream.client import UpstreamClient
+from gateway.upstream.connection import Connection, Timeouts
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -32,7 +42,13 @@ Script = Callable[["Wire"], Awaitable[None]]
 class Wire:
     """One connection of the upstream's: what came in, and whatever it wants to send."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(
+        self,
+        upstream: RawUpstream,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> None:
+        self.upstream = upstream
         self._reader = reader
         self._writer = writer
 
@@ -57,11 +73,19 @@ class Wire:
         self._writer.transport.abort()
 
 
+async def silent(wire: Wire) -> None:
+    """Hear a request, and never answer it."""
+    await wire.head()
+    wire.upstream.heard.set()
+    await wire.left()
+
+
 class RawUpstream:
     """Speaks HTTP as a test scripts it, byte by byte."""
 
     def __init__(self) -> None:
         self.connections = 0
+        self.heard = asyncio.Event()
         self.requests: list[bytes] = []
         self.script: Script = self.answer(OK)
         self.url = ""
@@ -87,7 +111,7 @@ class RawUpstream:
             tasks.add(task)
             self.connections += 1
             try:
-                await self.script(Wire(reader, writer))
+                await self.script(Wire(self, reader, writer))
             except (ConnectionError, asyncio.CancelledError):
                 return  # the client has left, or the test is over
             finally:
@@ -170,7 +194,7 @@ class TestTransparency:
             pass
         lines = upstream.requests[0].decode().split("\r\n")[1:-2]
         assert sorted(lines) == sorted(
-            ["X-One: 1", "X-One: 2", "Accept-Encoding: br", "Host: api.example"]
+            ["X-One: 1", "x-one: 2", "Accept-Encoding: br", "Host: api.example"]
         )
 
     async def test_response_head_passes_as_it_is(
@@ -333,19 +357,85 @@ class TestConnections:
     async def test_pool_that_is_full_answers_instead_of_waiting_for_ever(
         self, upstream: RawUpstream, metrics: Metrics
     ) -> None:
-        async def script(wire: Wire) -> None:
+        upstream.script = silent
+        async with opened(upstream.url, metrics, max_connections=1, queue_timeout=0.05) as client:
+            first = asyncio.create_task(client.send("GET", "/", {}))
+            await upstream.heard.wait()
+            with pytest.raises(UpstreamOverloaded) as caught:
+                await client.send("GET", "/", {})
+            first.cancel()
+        assert caught.value.headers["Retry-After"] == "1"
+        assert errors(metrics, "overloaded") == 1
+
+    async def test_more_waiting_than_may_wait_are_turned_away_at_once(
+        self, upstream: RawUpstream, metrics: Metrics
+    ) -> None:
+        upstream.script = silent
+        async with opened(upstream.url, metrics, max_connections=1, max_waiting=0) as client:
+            first = asyncio.create_task(client.send("GET", "/", {}))
+            await upstream.heard.wait()
+            with pytest.raises(UpstreamOverloaded):
+                await client.send("GET", "/", {})
+            first.cancel()
+
+    async def test_who_waits_gets_the_place_of_who_leaves(
+        self, upstream: RawUpstream, metrics: Metrics
+    ) -> None:
+        upstream.script = silent
+        async with opened(upstream.url, metrics, max_connections=1) as client:
+            first = asyncio.create_task(client.send("GET", "/", {}))
+            await upstream.heard.wait()
+            upstream.script = upstream.answer(OK)
+            second = asyncio.create_task(get(client))
+            first.cancel()
+            assert await second == (200, b"ok")
+
+    async def test_streams_take_no_requests_place(
+        self, upstream: RawUpstream, metrics: Metrics
+    ) -> None:
+        async def stream(wire: Wire) -> None:
             await wire.head()
             await wire.send(CHUNKED + b"3\r\none\r\n")
             await wire.left()
 
-        upstream.script = script
+        upstream.script = stream
         async with (
-            opened(upstream.url, metrics, max_connections=1, response_timeout=0.05) as client,
+            opened(upstream.url, metrics, max_connections=1, max_streams=1) as client,
             await client.send("GET", "/stream", {}, streaming=True),
         ):
-            with pytest.raises(UpstreamTimeout):
-                await client.send("GET", "/", {})
-        assert errors(metrics, "timeout") == 1
+            with pytest.raises(UpstreamOverloaded):
+                await client.send("GET", "/stream", {}, streaming=True)
+            upstream.script = upstream.answer(OK)
+            assert await get(client) == (200, b"ok")
+
+    async def test_gateways_own_questions_wait_for_no_place(
+        self, upstream: RawUpstream, metrics: Metrics
+    ) -> None:
+        upstream.script = silent
+        async with opened(upstream.url, metrics, max_connections=1, max_waiting=0) as client:
+            first = asyncio.create_task(client.send("GET", "/", {}))
+            await upstream.heard.wait()
+            upstream.script = upstream.answer(OK)
+            answer = await client.fetch("GET", "/", {}, limit=10, seconds=5)
+            first.cancel()
+        assert answer.body == b"ok"
+
+    async def test_idle_connection_is_not_kept_longer_than_the_upstream_keeps_it(
+        self, upstream: RawUpstream, metrics: Metrics
+    ) -> None:
+        left = asyncio.Event()
+
+        async def script(wire: Wire) -> None:
+            await wire.head()
+            await wire.send(OK)
+            await wire.left()
+            left.set()
+
+        upstream.script = script
+        async with opened(upstream.url, metrics, keepalive=0.05) as client:
+            await get(client)
+            await left.wait()
+            assert metrics.upstream_connections._value.get() == 0
 
     async def test_client_that_is_not_open_says_so(self, metrics: Metrics) -> None:
         client = UpstreamClient(Upstream(), metrics)
@@ -530,3 +620,396 @@ class TestFetch:
             async with opened(f"http://127.0.0.1:{taken.getsockname()[1]}", metrics) as client:
                 with pytest.raises(UpstreamRefused):
                     await client.fetch("GET", "/", {}, limit=1, seconds=5)
+
+
+class TestFraming:
+    """What is not one answer with one end is refused, and its connection never used again."""
+
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok",
+            b"HTTP/1.1 200 OK\r\nContent-Length: +2\r\n\r\nok",
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: xchunked\r\n\r\nok",
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nok\r\n0\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\nok\n0\n\n",
+            b"HTTP/1.1 200 OK\nContent-Length: 2\n\nok",
+            b"HTTP/1.1 200 OK\r\nX: a\r\n b\r\nContent-Length: 2\r\n\r\nok",
+            b"HTTP/1.1 200 OK\r\nX : a\r\nContent-Length: 2\r\n\r\nok",
+            b"HTTP/1.1 200 OK\r\nX: a\x00\r\nContent-Length: 2\r\n\r\nok",
+            b"HTTP/2.0 200 OK\r\nContent-Length: 2\r\n\r\nok",
+            b"HTTP/1.1 200 OK\r\nX: " + b"a" * 70_000,
+            OK + OK,
+        ],
+    )
+    async def test_ambiguous_answer_is_malformed(
+        self, client: UpstreamClient, upstream: RawUpstream, answer: bytes
+    ) -> None:
+        upstream.script = upstream.answer(answer)
+        with pytest.raises(UpstreamMalformed):
+            await get(client)
+        upstream.script = upstream.answer(OK)
+        assert await get(client) == (200, b"ok")
+        assert upstream.connections == 2
+
+    async def test_bytes_that_come_later_end_the_connection(
+        self, client: UpstreamClient, upstream: RawUpstream
+    ) -> None:
+        answered = asyncio.Event()
+
+        async def script(wire: Wire) -> None:
+            await wire.head()
+            await wire.send(OK)
+            await answered.wait()
+            await wire.send(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison")
+            await wire.left()
+            upstream.heard.set()
+
+        upstream.script = script
+        assert await get(client) == (200, b"ok")
+        answered.set()
+        await upstream.heard.wait()
+        upstream.script = upstream.answer(OK)
+        assert await get(client) == (200, b"ok")
+
+    @pytest.mark.parametrize(
+        "length", [b"Content-Length: 9\r\n", b"", b"Transfer-Encoding: chunked\r\n"]
+    )
+    async def test_answer_to_head_ends_with_its_head(
+        self, client: UpstreamClient, upstream: RawUpstream, length: bytes
+    ) -> None:
+        upstream.script = upstream.answer(b"HTTP/1.1 200 OK\r\n" + length + b"\r\n")
+        for _ in range(2):
+            async with await client.send("HEAD", "/", {}) as exchange:
+                assert exchange.complete == b""
+        assert upstream.connections == 1
+
+    @pytest.mark.parametrize("status", [204, 304])
+    async def test_answers_without_a_body_leave_the_connection_usable(
+        self, client: UpstreamClient, upstream: RawUpstream, status: int
+    ) -> None:
+        upstream.script = upstream.answer(b"HTTP/1.1 %d X\r\nETag: a\r\n\r\n" % status)
+        for _ in range(2):
+            assert await get(client) == (status, b"")
+        assert upstream.connections == 1
+
+    async def test_interim_answers_are_passed_over(
+        self, client: UpstreamClient, upstream: RawUpstream
+    ) -> None:
+        upstream.script = upstream.answer(
+            b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + OK
+        )
+        async with await client.send("GET", "/", {}) as exchange:
+            assert (exchange.status, exchange.complete) == (200, b"ok")
+            assert "Link" not in exchange.headers
+
+    async def test_trailers_are_dropped(
+        self, client: UpstreamClient, upstream: RawUpstream
+    ) -> None:
+        upstream.script = upstream.answer(CHUNKED + b"2\r\nok\r\n0\r\nX-Trailer: 1\r\n\r\n")
+        for _ in range(2):
+            async with await client.send("GET", "/", {}) as exchange:
+                assert exchange.complete == b"ok"
+                assert "X-Trailer" not in exchange.headers
+        assert upstream.connections == 1
+
+    async def test_body_without_a_length_ends_with_the_connection(
+        self, client: UpstreamClient, upstream: RawUpstream
+    ) -> None:
+        async def script(wire: Wire) -> None:
+            await wire.head()
+            await wire.send(b"HTTP/1.1 200 OK\r\n\r\nall of it")
+
+        upstream.script = script
+        assert await get(client) == (200, b"all of it")
+
+    @settings(max_examples=60, deadline=None)
+    @given(cuts=st.lists(st.integers(1, 120), max_size=6))
+    def test_it_does_not_matter_in_which_pieces_an_answer_comes(self, cuts: list[int]) -> None:
+        whole = (
+            b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nX-A: b\r\nTransfer-Encoding: chunked"
+            b"\r\n\r\n3\r\nabc\r\n4\r\ndefg\r\n0\r\nT: u\r\n\r\n"
+        )
+        found = pieces(whole, cuts)
+        connection, ended = wired()
+        exchange = connection.begin(b"", Timeouts(1, 1, None), has_body=False, expects_body=True)
+        for piece in found:
+            connection.data_received(piece)
+        assert (exchange.status, exchange.headers["X-A"]) == (200, "b")
+        assert exchange.complete == b"abcdefg"
+        assert ended == [True]
+
+
+def pieces(whole: bytes, cuts: list[int]) -> list[bytes]:
+    places = sorted({0, *(cut for cut in cuts if cut < len(whole)), len(whole)})
+    return [whole[a:b] for a, b in itertools.pairwise(places)]
+
+
+def wired() -> tuple[Connection, list[bool]]:
+    """A connection on a transport that goes nowhere, and what it told when its exchange ended."""
+    ended: list[bool] = []
+    connection = Connection(lambda: 0.0, lambda _, reusable: ended.append(reusable), lambda _: None)
+    transport = mock.Mock(spec=asyncio.Transport)
+    transport.is_closing.return_value = False
+    connection.connection_made(transport)
+    return connection, ended
+
+
+class TestAgain:
+    """A second try where it is safe, and only there."""
+
+    async def test_idle_connection_closed_by_the_upstream_is_replaced(
+        self, upstream: RawUpstream, client: UpstreamClient, metrics: Metrics
+    ) -> None:
+        await stale(upstream, client)
+        assert await get(client) == (200, b"ok")
+        assert metrics.upstream_retries_total.labels("stale")._value.get() == 1
+
+    async def test_creation_is_never_sent_twice(
+        self, upstream: RawUpstream, client: UpstreamClient
+    ) -> None:
+        await stale(upstream, client)
+        with pytest.raises(UpstreamReset):
+            await client.send("POST", "/", {}, b"{}")
+        assert len(upstream.requests) == 2  # the first, and the one that broke
+
+    async def test_answer_that_began_is_not_asked_for_again(
+        self, upstream: RawUpstream, client: UpstreamClient
+    ) -> None:
+        async def script(wire: Wire) -> None:
+            upstream.requests.append(await wire.head())
+            await wire.send(b"HTTP/1.1 200")
+
+        upstream.script = script
+        with pytest.raises(UpstreamReset):
+            await get(client)
+        assert len(upstream.requests) == 1
+
+    async def test_budget_bounds_second_tries(
+        self, upstream: RawUpstream, metrics: Metrics
+    ) -> None:
+        async def script(wire: Wire) -> None:
+            upstream.requests.append(await wire.head())
+
+        upstream.script = script
+        retry = {"share": 0.0, "per_second": 0.0}
+        async with opened(upstream.url, metrics, retry=retry) as client:
+            with pytest.raises(UpstreamReset):
+                await get(client)
+        assert len(upstream.requests) == 1
+
+
+async def stale(upstream: RawUpstream, client: UpstreamClient) -> None:
+    """Leave the client with an idle connection that breaks at its next request."""
+
+    async def once(wire: Wire) -> None:
+        upstream.requests.append(await wire.head())
+        await wire.send(OK)
+        upstream.requests.append(await wire.head())
+        wire.reset()
+
+    upstream.script = once
+    await get(client)
+    upstream.script = upstream.answer(OK)
+
+
+class TestBreaker:
+    async def test_upstream_that_keeps_failing_is_left_alone(
+        self, upstream: RawUpstream, metrics: Metrics
+    ) -> None:
+        async def script(wire: Wire) -> None:
+            upstream.requests.append(await wire.head())
+            await wire.send(b"garbage\r\n\r\n")
+
+        upstream.script = script
+        async with opened(upstream.url, metrics, breaker={"failures": 2, "open": 60.0}) as client:
+            for _ in range(2):
+                with pytest.raises(UpstreamMalformed):
+                    await get(client)
+            with pytest.raises(UpstreamUnavailable) as caught:
+                await get(client)
+            assert len(upstream.requests) == 2
+            assert int(caught.value.headers["Retry-After"]) in range(1, 61)
+            assert metrics.upstream_breaker_state._value.get() == 2
+
+            upstream.script = upstream.answer(OK)
+            await client.fetch("GET", "/health", {}, limit=10, seconds=5)
+            assert metrics.upstream_breaker_state._value.get() == 0
+            assert await get(client) == (200, b"ok")
+
+    async def test_gateways_own_failures_do_not_open_it(
+        self, upstream: RawUpstream, metrics: Metrics
+    ) -> None:
+        upstream.script = upstream.answer(b"garbage\r\n\r\n")
+        async with opened(upstream.url, metrics, breaker={"failures": 1, "open": 60.0}) as client:
+            with pytest.raises(UpstreamMalformed):
+                await client.fetch("GET", "/health", {}, limit=10, seconds=5)
+            upstream.script = upstream.answer(OK)
+            assert await get(client) == (200, b"ok")
+
+
+class TestTunnel:
+    SWITCHING = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n"
+    ASKING: ClassVar[dict[str, str]] = {"Connection": "Upgrade", "Upgrade": "x"}
+
+    async def test_bytes_pass_both_ways_and_each_way_ends_by_itself(
+        self, upstream: RawUpstream, client: UpstreamClient
+    ) -> None:
+        async def echo(wire: Wire) -> None:
+            await wire.head()
+            await wire.send(self.SWITCHING + b"first")
+            await wire.send(await wire.read(4))
+            await wire.left()
+            await wire.send(b"bye")
+
+        upstream.script = echo
+        exchange = await client.send("GET", "/", self.ASKING)
+        tunnel = exchange.tunnel()
+        assert await tunnel.read() == b"first"
+        tunnel.write(b"ping")
+        await tunnel.drain()
+        assert await tunnel.read() == b"ping"
+        tunnel.write_eof()
+        assert await tunnel.read() == b"bye"
+        assert await tunnel.read() == b""
+        tunnel.close()
+
+    async def test_silence_both_ways_ends_it(self, upstream: RawUpstream, metrics: Metrics) -> None:
+        async def script(wire: Wire) -> None:
+            await wire.head()
+            await wire.send(self.SWITCHING)
+            await wire.left()
+
+        upstream.script = script
+        async with opened(upstream.url, metrics, idle_timeout=0.05) as client:
+            tunnel = (await client.send("GET", "/", self.ASKING)).tunnel()
+            with pytest.raises(UpstreamTimeout):
+                await tunnel.read()
+
+    async def test_only_a_101_becomes_a_tunnel(self, client: UpstreamClient) -> None:
+        async with await client.send("GET", "/", self.ASKING) as exchange:
+            with pytest.raises(RuntimeError, match="101"):
+                exchange.tunnel()
+
+
+class TestBodies:
+    async def test_large_bodies_pass_in_little_memory(
+        self, upstream: RawUpstream, client: UpstreamClient
+    ) -> None:
+        """What a reader leaves stays with the sender: at most the buffer is ever held."""
+        total, piece = 32 << 20, b"x" * 65536
+
+        async def script(wire: Wire) -> None:
+            await wire.head()
+            await wire.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % total)
+            for _ in range(total // len(piece)):
+                await wire.send(piece)
+
+        upstream.script = script
+        async with await client.send("GET", "/", {}) as exchange:
+            size = most = 0
+            async for chunk in exchange.chunks():
+                size += len(chunk)
+                most = max(most, exchange._inflow.size)
+        assert size == total
+        assert most <= 1 << 20
+
+    async def test_answer_may_come_before_the_body_is_out(
+        self, upstream: RawUpstream, client: UpstreamClient
+    ) -> None:
+        async def script(wire: Wire) -> None:
+            await wire.head()
+            await wire.send(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
+            await wire.left()
+
+        async def endless() -> AsyncIterator[bytes]:
+            yield b"x"
+            await asyncio.Event().wait()
+
+        upstream.script = script
+        async with await client.send("POST", "/", {}, endless()) as exchange:
+            assert exchange.status == 413
+        upstream.script = upstream.answer(OK)
+        assert await get(client) == (200, b"ok")
+        assert upstream.connections == 2
+
+    async def test_body_that_fails_ends_the_request_with_its_own_error(
+        self, upstream: RawUpstream, client: UpstreamClient
+    ) -> None:
+        async def failing() -> AsyncIterator[bytes]:
+            yield b"x"
+            raise ContentTooLarge("too much")
+
+        upstream.script = silent
+        with pytest.raises(ContentTooLarge):
+            await client.send("POST", "/", {}, failing())
+
+    @pytest.mark.parametrize("length", ["1", "3"])
+    async def test_body_of_another_length_than_announced_is_never_finished(
+        self, upstream: RawUpstream, client: UpstreamClient, length: str
+    ) -> None:
+        async def two() -> AsyncIterator[bytes]:
+            yield b"ab"
+
+        upstream.script = silent
+        with pytest.raises(ValueError, match="announced"):
+            await client.send("POST", "/", {"Content-Length": length}, two())
+
+    async def test_line_break_in_a_field_never_leaves(self, client: UpstreamClient) -> None:
+        with pytest.raises(ValueError, match="line break"):
+            await client.send("GET", "/", {"X": "a\r\nY: b"})
+
+
+class TestAddresses:
+    async def test_unix_socket(self, tmp_path: Path, metrics: Metrics) -> None:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            head = await reader.readuntil(b"\r\n\r\n")
+            writer.write(OK if b"Host: localhost" in head else b"")
+            writer.close()
+
+        path = tmp_path / "app.sock"
+        async with (
+            await asyncio.start_unix_server(serve, path),
+            opened(f"unix:{path}", metrics) as client,
+        ):
+            assert await get(client) == (200, b"ok")
+
+    async def test_tls_upstream_is_verified(self, tmp_path: Path, metrics: Metrics) -> None:
+        certificate, key = self_signed(tmp_path)
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(certificate, key)
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            with suppress(asyncio.IncompleteReadError, ConnectionError):
+                await reader.readuntil(b"\r\n\r\n")
+                writer.write(OK)
+            writer.close()
+
+        async with await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context) as server:
+            url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            trusted = {"ca": str(certificate), "server_name": "app.example"}
+            async with opened(url, metrics, tls=trusted) as client:
+                assert await get(client) == (200, b"ok")
+            async with opened(url, metrics, tls={"ca": str(certificate)}) as client:
+                with pytest.raises(UpstreamRefused):
+                    await get(client)
+            async with opened(url, metrics) as client:
+                with pytest.raises(UpstreamRefused):
+                    await get(client)
+
+
+def self_signed(folder: Path) -> tuple[Path, Path]:
+    """A certificate for app.example, and its key."""
+    certificate, key = folder / "cert.pem", folder / "key.pem"
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
+            *("-nodes", "-days", "2", "-subj", "/CN=app.example"),
+            *("-addext", "subjectAltName=DNS:app.example"),
+            *("-keyout", str(key), "-out", str(certificate)),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    return certificate, key

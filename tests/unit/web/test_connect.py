@@ -63,7 +63,8 @@ async def test_an_upstream_that_is_away_has_failed_and_convex_may_be_absent(
     )
 
     assert failed(found["upstream"])
-    assert "Cannot connect" in found["upstream"]["error"]
+    assert "cannot be reached" in found["upstream"]["error"]
+    assert "Connect call failed" in found["upstream"]["error"]
     assert found["convex"]["status"] == "not_configured"
     assert not failed(found["convex"])
 
