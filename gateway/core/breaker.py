@@ -19,8 +19,7 @@ class BreakerState(IntEnum):
 class Breaker:
     """A circuit breaker: after `failures` in a row it opens for `open_seconds`.
 
-    Then it is half open: one request goes through as a probe, and what becomes of it decides. A
-    success at any time closes it: it is proof that the upstream answers, whoever asked. With
+    Then it is half open: one request goes through as a probe, and what becomes of it decides. With
     `failures` 0 it never opens.
     """
 
@@ -31,10 +30,11 @@ class Breaker:
         self._open_until = 0.0
         self.state = BreakerState.CLOSED
 
-    def admit(self, now: float) -> float:
-        """0 when the request may go; otherwise the seconds to wait before another is worth trying.
+    def wait(self, now: float) -> float:
+        """0 when a request may go; otherwise the seconds until another try is worth it.
 
-        Whoever was admitted reports `succeeded`, `failed` or `abandoned`.
+        Who goes while it is half open is the probe. Everyone who goes reports `succeeded`, `failed`
+        or, when nothing became known, and for a probe alone, `abandoned`.
         """
         if self.state is BreakerState.CLOSED:
             return 0.0
@@ -46,7 +46,7 @@ class Breaker:
         return 0.0
 
     def succeeded(self) -> None:
-        """The upstream answered."""
+        """The upstream answered; even one asked before it opened is proof."""
         self._failed = 0
         self.state = BreakerState.CLOSED
 
@@ -60,7 +60,7 @@ class Breaker:
             self._open_until = now + self._open_seconds
 
     def abandoned(self, now: float) -> None:
-        """The request was given up before anything was known: a probe makes room for the next."""
+        """The probe was given up before anything was known: it makes room for the next."""
         if self.state is BreakerState.HALF_OPEN:
             self.state = BreakerState.OPEN
             self._open_until = now

@@ -2,9 +2,9 @@
 
 A request that failed is sent again where that is safe, within a budget; an upstream that keeps
 failing is left alone for a while; and no more requests go to it at once than it may get. The
-gateway's own questions (`essential`: health checks, the watcher) pass all three: they wait for no
-place and are stopped by no breaker, for it is by them that jobs are followed and health is known.
-A success of theirs closes the breaker, a failure does not open it.
+gateway's own questions (`essential`: health checks, the watcher) are apart from all three. They
+wait for no place and take none, and no breaker stops them or hears of them: jobs are followed by
+them and health is known by them, and they ask other routes than clients do.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from multidict import CIMultiDict
 
-from gateway.core.breaker import Breaker, RetryBudget
+from gateway.core.breaker import Breaker, BreakerState, RetryBudget
 from gateway.core.error import (
     UpstreamError,
     UpstreamOverloaded,
@@ -30,7 +30,7 @@ from gateway.settings.model import Upstream
 from gateway.telemetry.log import get_logger
 from gateway.telemetry.metric import Metrics
 from gateway.upstream.address import Address
-from gateway.upstream.connection import Connection, Timeouts
+from gateway.upstream.connection import Connection, Expected, Timeouts
 from gateway.upstream.exchange import Exchange, Tunnel
 from gateway.upstream.pool import Pool
 from gateway.upstream.request import encode_head, send_body
@@ -60,6 +60,7 @@ class _Request:
     body: AsyncIterator[bytes] | None
     length: int | None
     timeouts: Timeouts
+    expected: Expected
     streaming: bool
     essential: bool
 
@@ -81,6 +82,7 @@ class UpstreamClient:
         self._plain = Timeouts(settings.response_timeout, settings.response_timeout, total)
         self._stream = Timeouts(settings.idle_timeout, settings.idle_timeout, None)
         self._shown = self._breaker.state
+        self._is_failing = False
         self._pool: Pool | None = None
         self._senders: set[asyncio.Task[None]] = set()
         self._log = get_logger("upstream")
@@ -135,25 +137,25 @@ class UpstreamClient:
         if self._pool is None:
             raise RuntimeError("the upstream client is not open")
         request = self._request(method, target, headers, body, streaming, essential)
-        if not essential:
-            self._admit()
+        if essential:
+            return await self._told(request, self._pool)
+        is_probe = self._admit()
         self._budget.deposit()
         known = False
         try:
-            exchange = await self._tried(request, self._pool)
+            exchange = await self._told(request, self._pool)
+            self._breaker.succeeded()
             known = True
-        except UpstreamError as error:
-            known = not isinstance(error, UpstreamOverloaded)
-            self._errors.labels(error.reason).inc()
-            if known and not essential:
-                self._breaker.failed(self._loop.time())
+        except UpstreamOverloaded:
+            raise
+        except UpstreamError:
+            self._breaker.failed(self._loop.time())
+            known = True
             raise
         finally:
-            if not known and not essential:
+            if is_probe and not known:
                 self._breaker.abandoned(self._loop.time())
             self._note_state()
-        self._breaker.succeeded()
-        self._note_state()
         return exchange
 
     async def fetch(
@@ -194,15 +196,38 @@ class UpstreamClient:
                 fields["Transfer-Encoding"] = "chunked"
         head = encode_head(method, self._address.base + target, fields, self._address.authority)
         timeouts = self._stream if streaming else self._plain
-        return _Request(method, head + whole, body, length, timeouts, streaming, essential)
+        expected = Expected(body=method != "HEAD", upgrade="Upgrade" in fields)
+        return _Request(
+            method, head + whole, body, length, timeouts, expected, streaming, essential
+        )
 
-    def _admit(self) -> None:
-        if wait := self._breaker.admit(self._loop.time()):
+    def _admit(self) -> bool:
+        """True when the request is the probe of a half-open breaker. Raises what refuses it."""
+        was = self._breaker.state
+        if wait := self._breaker.wait(self._loop.time()):
             self._errors.labels(UpstreamUnavailable.reason).inc()
             raise UpstreamUnavailable(
                 "The upstream has failed repeatedly and is left alone for a moment; try again.",
                 headers={"Retry-After": str(max(1, math.ceil(wait)))},
             )
+        return was is not BreakerState.CLOSED
+
+    async def _told(self, request: _Request, pool: Pool) -> Exchange:
+        """The exchange; a failure is counted, and the first in a row logged with its cause."""
+        try:
+            exchange = await self._tried(request, pool)
+        except UpstreamError as error:
+            self._errors.labels(error.reason).inc()
+            if not self._is_failing and not isinstance(error, UpstreamOverloaded):
+                self._is_failing = True
+                self._log.warning(
+                    "upstream_failing", reason=error.reason, error=str(error.__cause__ or error)
+                )
+            raise
+        if self._is_failing:
+            self._is_failing = False
+            self._log.info("upstream_answers_again")
+        return exchange
 
     async def _tried(self, request: _Request, pool: Pool) -> Exchange:
         """The exchange of the first try, or of the second where a second is safe."""
@@ -242,16 +267,14 @@ class UpstreamClient:
     async def _exchange(self, request: _Request, connection: Connection, pool: Pool) -> Exchange:
         """Send on a connection, and wait for the head; the connection is closed if that fails."""
         exchange = connection.begin(
-            request.head,
-            request.timeouts,
-            has_body=request.body is not None,
-            expects_body=request.method != "HEAD",
+            request.head, request.timeouts, request.expected, has_body=request.body is not None
         )
         if request.body is not None:
             self._start_body(request, request.body, connection)
         try:
             await exchange.begun()
             if request.streaming or exchange.status == 101 or exchange.streams_events:
+                connection.lasts(self._stream)
                 pool.uncount(connection)
         except BaseException:
             exchange.close()
@@ -266,12 +289,13 @@ class UpstreamClient:
         async def send() -> None:
             try:
                 await send_body(connection, body, request.length)
-            except Exception as error:  # noqa: BLE001 - whatever it is, the caller waits for it
+            except Exception as error:  # noqa: BLE001 - whatever it is, the caller hears of it
                 connection.fail(error)
             else:
                 connection.sent()
 
         task = asyncio.create_task(send())
+        connection.sends(task)
         self._senders.add(task)
         task.add_done_callback(self._senders.discard)
 
@@ -281,11 +305,23 @@ class UpstreamClient:
         assert pool is not None
 
         def protocol() -> Connection:
-            made.append(Connection(self._loop.time, pool.ended, pool.lost))
-            return made[0]
+            connection = Connection(
+                self._loop.time, ended=pool.ended, broke=self._count_break, lost=pool.lost
+            )
+            made.append(connection)
+            return connection
 
-        await self._address.connect(protocol, self._settings.connect_timeout)
-        return made[0]
+        try:
+            await self._address.connect(protocol, self._settings.connect_timeout)
+        except BaseException:  # the caller may leave just as the connection is made
+            for connection in made:
+                connection.abort()
+            raise
+        return made[-1]
+
+    def _count_break(self, error: Exception) -> None:
+        if isinstance(error, UpstreamError):
+            self._errors.labels(error.reason).inc()
 
     def _count(self) -> float:
         return 0 if self._pool is None else self._pool.open_count

@@ -10,6 +10,7 @@ from gateway.core.error import UpstreamOverloaded
 from gateway.upstream.connection import Connection
 
 _TICK_SECONDS = 0.05  # how late a deadline may be noticed
+_TICK_SHARE_SECONDS = 20e-6  # and for each busy connection: looking costs a bounded share of time
 _RETRY_AFTER_SECONDS = 1
 
 
@@ -54,22 +55,24 @@ class Pool:
         `essential` requests are the gateway's own: they wait for no place. `fresh` takes a new
         connection. Raises `UpstreamOverloaded`, or what `connect` raises.
         """
-        if not essential and self._counted >= self._size:
-            await self._wait()
-        self._counted += 1
+        if not essential:
+            if self._counted >= self._size:
+                await self._wait()  # who lets us in counts us
+            else:
+                self._counted += 1
         try:
             while self._idle and not fresh:
                 connection = self._idle.pop()
                 if self._is_usable(connection):
-                    self._take(connection)
+                    self._take(connection, essential=essential)
                     return connection, True
-                connection.close()
+                connection.abort()
             connection = await self._connect()
         except BaseException:
-            self._counted -= 1
-            self._admit_next()
+            if not essential:
+                self._free()
             raise
-        self._take(connection)
+        self._take(connection, essential=essential)
         return connection, False
 
     def uncount(self, connection: Connection) -> None:
@@ -77,15 +80,15 @@ class Pool:
 
         Raises `UpstreamOverloaded` when there are `max_streams` already.
         """
-        if len(self._busy) - self._counted >= self._max_streams:
+        streams = sum(not each.is_counted for each in self._busy)
+        if streams >= self._max_streams:
             raise UpstreamOverloaded(
                 "Too many streams are open; try again shortly.",
                 headers={"Retry-After": str(_RETRY_AFTER_SECONDS)},
             )
         if connection.is_counted and connection in self._busy:
             connection.is_counted = False
-            self._counted -= 1
-            self._admit_next()
+            self._free()
 
     def ended(self, connection: Connection, reusable: bool) -> None:  # noqa: FBT001 - a callback's
         """An exchange is over."""
@@ -94,7 +97,7 @@ class Pool:
             connection.idle_since = asyncio.get_running_loop().time()
             self._idle.append(connection)
         else:
-            connection.close()
+            connection.abort()  # all of the answer is in; what is left to send, nobody reads
 
     def lost(self, connection: Connection) -> None:
         """A connection is gone."""
@@ -114,8 +117,8 @@ class Pool:
         for waiting in self._waiting:
             waiting.cancel()
 
-    def _take(self, connection: Connection) -> None:
-        connection.is_counted = True
+    def _take(self, connection: Connection, *, essential: bool) -> None:
+        connection.is_counted = not essential
         self._busy.add(connection)
         if self._ticker is None:
             loop = asyncio.get_running_loop()
@@ -125,8 +128,7 @@ class Pool:
         if connection in self._busy:
             self._busy.discard(connection)
             if connection.is_counted:
-                self._counted -= 1
-                self._admit_next()
+                self._free()
 
     def _is_usable(self, connection: Connection) -> bool:
         age = asyncio.get_running_loop().time() - connection.idle_since
@@ -145,19 +147,21 @@ class Pool:
             await place
         except asyncio.CancelledError:
             if place.done() and not place.cancelled() and place.exception() is None:
-                self._admit_next()  # the place was given, and nobody takes it
+                self._free()  # the place was given, and nobody takes it
             raise
         finally:
             timer.cancel()
             if place in self._waiting:
                 self._waiting.remove(place)
 
-    def _admit_next(self) -> None:
+    def _free(self) -> None:
+        """A place is free: the next in the row has it, counted at once, lest another slip in."""
+        self._counted -= 1
         while self._waiting and self._counted < self._size:
             place = self._waiting.popleft()
             if not place.done():
+                self._counted += 1
                 place.set_result(None)
-                return
 
     def _turn_away(self, place: asyncio.Future[None]) -> None:
         if not place.done():
@@ -172,11 +176,12 @@ class Pool:
     def _tick(self) -> None:
         """Look once for all connections whose time is up: cheaper than a timer each request."""
         now = asyncio.get_running_loop().time()
-        for connection in [c for c in self._busy if c.deadline is not None and c.deadline <= now]:
+        for connection in [each for each in self._busy if each.deadline <= now]:
             connection.expire()
         oldest = now - self._keepalive_seconds
         while self._idle and self._idle[0].idle_since <= oldest:
-            self._idle.pop(0).close()
-        loop = asyncio.get_running_loop()
-        wanted = self._busy or self._idle
-        self._ticker = loop.call_later(_TICK_SECONDS, self._tick) if wanted else None
+            self._idle.pop(0).abort()
+        self._ticker = None
+        if self._busy or self._idle:
+            pause = max(_TICK_SECONDS, len(self._busy) * _TICK_SHARE_SECONDS)
+            self._ticker = asyncio.get_running_loop().call_later(pause, self._tick)

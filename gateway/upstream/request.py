@@ -21,10 +21,6 @@ class Sender(Protocol):
         """Until the other side takes more."""
         ...
 
-    def touch(self) -> None:
-        """Something moved."""
-        ...
-
 
 def encode_head(method: str, target: str, headers: CIMultiDict[str], authority: str) -> bytes:
     """A request's head, fields as given and in their order; `Host` where there is none.
@@ -59,7 +55,6 @@ async def send_body(sender: Sender, body: AsyncIterator[bytes], length: int | No
             raise ValueError(f"the body is longer than the {length} bytes that were announced")
         else:
             sender.write(data)
-        sender.touch()
         await sender.drained()
     if length is None:
         sender.write(LAST_CHUNK)

@@ -187,7 +187,9 @@ def test_check_connect_shows_what_was_dialled(config: Path, capsys: Captured) ->
 
     assert main(["check", "--config", str(config), "--connect"]) == 1
     table = capsys.readouterr().out
-    assert re.search(r"^upstream +FAILED +.*cannot be reached.*Connect call failed", table, re.MULTILINE)
+    assert re.search(
+        r"^upstream +FAILED +.*cannot be reached.*Connect call failed", table, re.MULTILINE
+    )
     assert re.search(r"^convex +not configured ", table, re.MULTILINE)
     assert re.search(r"^store +healthy ", table, re.MULTILINE)
 

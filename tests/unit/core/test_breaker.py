@@ -21,6 +21,7 @@ class BreakerMachine(RuleBasedStateMachine):
         self.now = 0.0
         self.under_way = 0
         self.failed_in_a_row = 0
+        self.has_probe = False
 
     @rule(seconds=st.integers(0, 15))
     def wait(self, seconds: int) -> None:
@@ -29,9 +30,10 @@ class BreakerMachine(RuleBasedStateMachine):
     @rule()
     def ask(self) -> None:
         before = self.breaker.state
-        if self.breaker.admit(self.now) == 0:
+        if self.breaker.wait(self.now) == 0:
             self.under_way += 1
             assert before is not BreakerState.HALF_OPEN
+            self.has_probe = self.has_probe or before is BreakerState.OPEN
         else:
             assert before is not BreakerState.CLOSED
 
@@ -40,6 +42,7 @@ class BreakerMachine(RuleBasedStateMachine):
     def succeed(self) -> None:
         self.under_way -= 1
         self.failed_in_a_row = 0
+        self.has_probe = False
         self.breaker.succeeded()
         assert self.breaker.state is BreakerState.CLOSED
 
@@ -48,14 +51,16 @@ class BreakerMachine(RuleBasedStateMachine):
     def fail(self) -> None:
         self.under_way -= 1
         self.failed_in_a_row += 1
+        self.has_probe = False
         self.breaker.failed(self.now)
         if self.failed_in_a_row >= FAILURES:
             assert self.breaker.state is BreakerState.OPEN
 
-    @precondition(lambda self: self.under_way)
+    @precondition(lambda self: self.has_probe)
     @rule()
     def abandon(self) -> None:
         self.under_way -= 1
+        self.has_probe = False
         self.breaker.abandoned(self.now)
 
     @invariant()
@@ -75,29 +80,29 @@ def opened() -> Breaker:
 
 
 def test_an_open_breaker_says_how_long_to_wait() -> None:
-    assert opened().admit(4.0) == 6.0
+    assert opened().wait(4.0) == 6.0
 
 
 def test_one_probe_goes_through_and_the_rest_waits_for_it() -> None:
     breaker = opened()
 
-    assert [breaker.admit(10.0), breaker.admit(10.0)] == [0.0, OPEN_SECONDS]
+    assert [breaker.wait(10.0), breaker.wait(10.0)] == [0.0, OPEN_SECONDS]
 
 
 def test_probe_that_fails_opens_it_again() -> None:
     breaker = opened()
-    breaker.admit(10.0)
+    breaker.wait(10.0)
     breaker.failed(11.0)
 
-    assert breaker.admit(12.0) == 9.0
+    assert breaker.wait(12.0) == 9.0
 
 
 def test_probe_that_was_given_up_makes_room_for_the_next() -> None:
     breaker = opened()
-    breaker.admit(10.0)
+    breaker.wait(10.0)
     breaker.abandoned(11.0)
 
-    assert breaker.admit(11.0) == 0.0
+    assert breaker.wait(11.0) == 0.0
 
 
 def test_failures_with_a_success_between_them_do_not_add_up() -> None:
@@ -114,7 +119,7 @@ def test_a_threshold_of_none_never_opens() -> None:
     for _ in range(100):
         breaker.failed(0.0)
 
-    assert breaker.admit(0.0) == 0.0
+    assert breaker.wait(0.0) == 0.0
 
 
 @given(requests=st.integers(0, 500), seconds=st.integers(0, 60))

@@ -32,7 +32,7 @@ from gateway.core.error import (
 from gateway.settings.model import Upstream
 from gateway.telemetry.metric import Metrics
 from gateway.upstream.client import UpstreamClient
-from gateway.upstream.connection import Connection, Timeouts
+from gateway.upstream.connection import Connection, Expected, Timeouts
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -207,7 +207,7 @@ class TestTransparency:
         async with await client.send("GET", "/", {}) as exchange:
             assert (exchange.status, exchange.reason) == (299, "Quite Fine")
             assert exchange.headers.getall("Set-Cookie") == ["a=1", "b=2"]
-            assert exchange.headers["X-Raw"] == "\xe9"
+            assert exchange.headers["X-Raw"] == "\udce9"  # as aiohttp has it, and writes it again
 
     async def test_cookies_are_not_kept_from_one_client_to_the_next(
         self, client: UpstreamClient, upstream: RawUpstream
@@ -640,6 +640,12 @@ class TestFraming:
             b"HTTP/1.1 200 OK\r\nX: a\x00\r\nContent-Length: 2\r\n\r\nok",
             b"HTTP/2.0 200 OK\r\nContent-Length: 2\r\n\r\nok",
             b"HTTP/1.1 200 OK\r\nX: " + b"a" * 70_000,
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n",
+            b"HTTP/1.1 600 What\r\nContent-Length: 2\r\n\r\nok",
+            b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            b"RTSP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok",
+            CHUNKED + b"2\r\nok\r\n0\r\nX: " + b"a" * 700_000,
+            CHUNKED + b"2;" + b"x" * 700_000,
             OK + OK,
         ],
     )
@@ -733,7 +739,7 @@ class TestFraming:
         )
         found = pieces(whole, cuts)
         connection, ended = wired()
-        exchange = connection.begin(b"", Timeouts(1, 1, None), has_body=False, expects_body=True)
+        exchange = connection.begin(b"", Timeouts(1, 1, None), Expected(), has_body=False)
         for piece in found:
             connection.data_received(piece)
         assert (exchange.status, exchange.headers["X-A"]) == (200, "b")
@@ -749,7 +755,12 @@ def pieces(whole: bytes, cuts: list[int]) -> list[bytes]:
 def wired() -> tuple[Connection, list[bool]]:
     """A connection on a transport that goes nowhere, and what it told when its exchange ended."""
     ended: list[bool] = []
-    connection = Connection(lambda: 0.0, lambda _, reusable: ended.append(reusable), lambda _: None)
+    connection = Connection(
+        lambda: 0.0,
+        ended=lambda _, reusable: ended.append(reusable),
+        broke=lambda _: None,
+        lost=lambda _: None,
+    )
     transport = mock.Mock(spec=asyncio.Transport)
     transport.is_closing.return_value = False
     connection.connection_made(transport)
@@ -832,11 +843,22 @@ class TestBreaker:
             assert len(upstream.requests) == 2
             assert int(caught.value.headers["Retry-After"]) in range(1, 61)
             assert metrics.upstream_breaker_state._value.get() == 2
-
+            # Health is asked all the same, and says nothing of what clients ask.
             upstream.script = upstream.answer(OK)
             await client.fetch("GET", "/health", {}, limit=10, seconds=5)
-            assert metrics.upstream_breaker_state._value.get() == 0
+            assert metrics.upstream_breaker_state._value.get() == 2
+
+    async def test_upstream_that_answers_again_is_asked_again(
+        self, upstream: RawUpstream, metrics: Metrics
+    ) -> None:
+        upstream.script = upstream.answer(b"garbage\r\n\r\n")
+        async with opened(upstream.url, metrics, breaker={"failures": 1, "open": 0.001}) as client:
+            with pytest.raises(UpstreamMalformed):
+                await get(client)
+            upstream.script = upstream.answer(OK)
+            await asyncio.sleep(0.002)  # the time it is left alone is what is under test
             assert await get(client) == (200, b"ok")
+            assert metrics.upstream_breaker_state._value.get() == 0
 
     async def test_gateways_own_failures_do_not_open_it(
         self, upstream: RawUpstream, metrics: Metrics
@@ -1013,3 +1035,97 @@ def self_signed(folder: Path) -> tuple[Path, Path]:
         capture_output=True,
     )
     return certificate, key
+
+
+class TestFairness:
+    """What one side does is not laid to the other's charge."""
+
+    async def test_places_are_never_more_than_the_limit(
+        self, upstream: RawUpstream, metrics: Metrics
+    ) -> None:
+        now = most = 0
+
+        async def script(wire: Wire) -> None:
+            nonlocal now, most
+            with suppress(asyncio.IncompleteReadError):
+                while True:
+                    await wire.head()
+                    now += 1
+                    most = max(most, now)
+                    await asyncio.sleep(0)  # others get their turn while this one is under way
+                    now -= 1
+                    await wire.send(OK)
+
+        upstream.script = script
+        async with opened(upstream.url, metrics, max_connections=2) as client:
+            answers = await asyncio.gather(*(get(client) for _ in range(40)))
+        assert set(answers) == {(200, b"ok")}
+        assert (most <= 2, upstream.connections) == (True, 2)
+
+    async def test_client_that_pauses_in_its_body_is_not_the_upstreams_failure(
+        self, upstream: RawUpstream, metrics: Metrics
+    ) -> None:
+        go_on = asyncio.Event()
+
+        async def script(wire: Wire) -> None:
+            await wire.head()
+            upstream.heard.set()
+            await wire.read(len(b"1\r\na\r\n1\r\nb\r\n0\r\n\r\n"))
+            await wire.send(OK)
+
+        async def slow() -> AsyncIterator[bytes]:
+            yield b"a"
+            await go_on.wait()
+            yield b"b"
+
+        upstream.script = script
+        async with opened(upstream.url, metrics, response_timeout=0.1) as client:
+            sending = asyncio.create_task(client.send("POST", "/", {}, slow()))
+            await upstream.heard.wait()
+            await asyncio.sleep(0.3)  # three times the time-out: the pause is what is under test
+            go_on.set()
+            async with await sending as exchange:
+                assert exchange.status == 200
+
+    async def test_sender_of_a_body_ends_with_its_exchange(
+        self, upstream: RawUpstream, client: UpstreamClient
+    ) -> None:
+        async def script(wire: Wire) -> None:
+            await wire.head()
+            await wire.send(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
+            await asyncio.Event().wait()  # it neither reads nor closes
+
+        async def endless() -> AsyncIterator[bytes]:
+            while True:
+                yield b"x" * 65536
+
+        upstream.script = script
+        async with await client.send("POST", "/", {}, endless()) as exchange:
+            assert exchange.status == 413
+        await asyncio.gather(*client._senders, return_exceptions=True)
+        assert client._pool is not None
+        assert client._pool.open_count == 0
+
+    async def test_break_within_a_body_is_counted(
+        self, upstream: RawUpstream, client: UpstreamClient, metrics: Metrics
+    ) -> None:
+        async def script(wire: Wire) -> None:
+            await wire.head()
+            await wire.send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf")
+
+        upstream.script = script
+        async with await client.send("GET", "/", {}) as exchange:
+            with pytest.raises(UpstreamReset):
+                await exchange.read(100)
+        assert errors(metrics, "reset") == 1
+
+    async def test_gateways_own_questions_take_no_clients_place(
+        self, upstream: RawUpstream, metrics: Metrics
+    ) -> None:
+        upstream.script = silent
+        async with opened(upstream.url, metrics, max_connections=1, max_waiting=0) as client:
+            own = asyncio.create_task(client.send("GET", "/", {}, essential=True))
+            await upstream.heard.wait()
+            upstream.script = upstream.answer(OK)
+            assert await get(client) == (200, b"ok")
+            own.cancel()
