@@ -117,7 +117,7 @@ class Front:
             settings.server,
             adapter=Adapter(
                 self._routes,
-                TrustedProxies(settings.server.trusted_proxies),
+                TrustedProxies(settings.server.trusted_proxies, settings.server.forwarded),
                 HostRule(settings.server.hosts),
                 OriginRule(settings.server.websocket_origins),
                 settings.server.max_body,

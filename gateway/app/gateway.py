@@ -125,7 +125,7 @@ class Gateway:
         )
         push(self._stop_creations)
         push(self.front.server.stop)
-        ports = {"public": await self.front.server.start(self.settings.server.public)}
+        ports = {"public": await self.front.server.start()}
         ports["admin"] = await self._listen_admin()
         self._spawn_upkeep()
         self._starting = False

@@ -73,17 +73,31 @@ class AdminListener(Listener):
     port: Port = 9901
 
 
+class ServerTls(Model):
+    """PEM files of the public listener; renewed ones are taken up without a restart."""
+
+    certificate: str
+    key: str
+
+
 class Server(Model):
     """Listeners and what they accept.
 
-    `hosts` are the names the public listener answers for, `*.example.com` for every name below;
-    none means any. `max_header` bounds a request's whole head. `body_timeout` is the longest wait
-    for the next KiB of a body, `write_timeout` for a client that does not read.
+    `socket` is the path of a Unix socket on which the API is served as well. `reuse_port` lets
+    several processes listen on the public port at once. `forwarded` says in which fields trusted
+    proxies tell who asked. `hosts` are the names the public listener answers for, `*.example.com`
+    for every name below; none means any. `max_header` bounds a request's whole head.
+    `body_timeout` is the longest wait for the next KiB of a body, `write_timeout` for a client that
+    does not read.
     """
 
     public: Listener = Listener()
     admin: AdminListener = AdminListener()
+    tls: ServerTls | None = None
+    socket: str | None = None
+    reuse_port: bool = False
     trusted_proxies: tuple[str, ...] = ()
+    forwarded: Literal["x-forwarded", "forwarded"] = "x-forwarded"
     hosts: tuple[str, ...] = ()
     websocket_origins: tuple[str, ...] = ()
     max_header: Size = 32 * 1024

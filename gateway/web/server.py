@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
@@ -20,6 +21,7 @@ from gateway.settings.model import Listener, Server
 from gateway.telemetry.log import get_logger
 from gateway.telemetry.metric import Metrics
 from gateway.web.adapt import UNTYPED, Adapter, Arrival, IncomingBody, respond
+from gateway.web.certificate import Certificate
 from gateway.web.event_stream import EventStreams
 from gateway.web.head import MAX_FIELDS, Head
 from gateway.web.lane import Connection, LaneServer, Terms
@@ -27,6 +29,7 @@ from gateway.web.wire import HttpDate
 
 EVENT_ROUTES = frozenset({STREAM, EVENTS})  # events whatever type their answers have
 _DRAIN_LOOK_SECONDS = 0.05
+_BACKLOG = 1024
 
 
 class PublicServer:
@@ -58,6 +61,8 @@ class PublicServer:
         )
         self.is_draining = False
         self._now = now
+        self._settings = settings
+        self._following: asyncio.Task[None] | None = None
         self._max_connections = settings.max_connections
         self._drain_timeout = settings.drain_timeout
         self._drain_delay = min(settings.drain_delay, settings.drain_timeout)
@@ -72,8 +77,9 @@ class PublicServer:
         self._log = get_logger("server")
         self._runner: web.ServerRunner | None = None
 
-    async def start(self, listener: Listener) -> int:
-        """Listen; the port in use. Raises `OSError` when it is taken."""
+    async def start(self) -> int:
+        """Listen; the port in use. Raises `OSError` when it is taken, or for unusable TLS files."""
+        settings = self._settings
         server = LaneServer(
             self._serve,
             self,
@@ -84,8 +90,16 @@ class PublicServer:
             max_field_size=self.terms.max_header,
             max_headers=MAX_FIELDS,
         )
+        context = None
+        if settings.tls is not None:
+            certificate = Certificate(settings.tls)
+            context = certificate.context
+            self._following = asyncio.create_task(certificate.follow())
         self._runner = web.ServerRunner(server, shutdown_timeout=1.0)
-        return await listen(self._runner, listener)
+        port = await listen(self._runner, settings.public, context, reuse_port=settings.reuse_port)
+        if settings.socket is not None:
+            await web.UnixSite(self._runner, settings.socket).start()
+        return port
 
     def drain(self) -> None:
         """Begin to send clients away: answers end their connections from now on.
@@ -107,6 +121,8 @@ class PublicServer:
         if late:
             self._draining.cancel()
             self._log.warning("drain_timed_out", connections=len(self._connections))
+        if self._following is not None:
+            self._following.cancel()
         await self._runner.cleanup()
 
     async def _drain(self, runner: web.ServerRunner) -> None:
@@ -209,10 +225,23 @@ class _Incoming(web.BaseRequest):
             response.headers.setdefault(name, value)
 
 
-async def listen(runner: web.BaseRunner, listener: Listener) -> int:
+async def listen(
+    runner: web.BaseRunner,
+    listener: Listener,
+    context: ssl.SSLContext | None = None,
+    *,
+    reuse_port: bool = False,
+) -> int:
     """Bind a listener; the port in use (port 0 takes a free one). Raises `OSError`."""
     await runner.setup()
-    site = web.TCPSite(runner, listener.host, listener.port)
+    site = web.TCPSite(
+        runner,
+        listener.host,
+        listener.port,
+        ssl_context=context,
+        reuse_port=reuse_port or None,
+        backlog=_BACKLOG,
+    )
     await site.start()
     address = runner.addresses[0]
     return int(address[1])

@@ -41,7 +41,8 @@ async def running(
 ) -> AsyncIterator[Running]:
     """A server whose chain is what every answer passes, ending at `terminal`."""
     metrics = Metrics()
-    values = Server(**{"drain_timeout": 1.0, "drain_delay": 0.0, **settings})
+    loopback = Listener(host="127.0.0.1", port=0)
+    values = Server(**{"public": loopback, "drain_timeout": 1.0, "drain_delay": 0.0, **settings})
     headers = SecurityHeaders(SecurityHeaderPolicy(), metrics)
     chain = (RequestId("test-"), headers, ProblemBoundary())
     server = PublicServer(
@@ -59,7 +60,7 @@ async def running(
         fast=fast,
         **({} if now is None else {"now": now}),
     )
-    port = await server.start(Listener(host="127.0.0.1", port=0))
+    port = await server.start()
     try:
         yield Running(server, port, metrics)
     finally:

@@ -124,6 +124,7 @@ def test_upstream_is_told_what_the_gateway_judged() -> None:
     forward(headers, peer="203.0.113.9", scheme="https", host="api.example")
     assert sorted((name.lower(), value) for name, value in headers.items()) == [
         ("accept", "*/*"),
+        ("forwarded", 'for=203.0.113.9;host="api.example";proto=https'),
         ("x-forwarded-for", "203.0.113.9"),
         ("x-forwarded-host", "api.example"),
         ("x-forwarded-proto", "https"),
@@ -133,4 +134,43 @@ def test_upstream_is_told_what_the_gateway_judged() -> None:
 def test_upstream_is_told_even_when_the_client_said_nothing() -> None:
     headers: CIMultiDict[str] = CIMultiDict()
     forward(headers, peer="203.0.113.9", scheme="http", host="api.example")
-    assert len(headers) == 3
+    assert len(headers) == 4
+
+
+@pytest.mark.parametrize(
+    ("peer", "node"),
+    [("203.0.113.9", "203.0.113.9"), ("2001:db8::1", '"[2001:db8::1]"'), ("unix", "unknown")],
+)
+def test_forwarded_names_the_client_as_the_rfc_writes_it(peer: str, node: str) -> None:
+    headers: CIMultiDict[str] = CIMultiDict()
+    forward(headers, peer=peer, scheme="http", host="[::1]:80")
+    assert headers["Forwarded"] == f'for={node};host="[::1]:80";proto=http'
+
+
+RFC7239 = TrustedProxies(["10.0.0.0/8"], "forwarded")
+
+
+@pytest.mark.parametrize(
+    ("values", "judged"),
+    [
+        (["for=203.0.113.9"], ("203.0.113.9", "http")),
+        (["For=203.0.113.9;Proto=HTTPS;by=10.0.0.2"], ("203.0.113.9", "https")),
+        (['for="[2a00::1]:4711"'], ("2a00::1", "http")),
+        (["for=1.1.1.1;proto=https, for=203.0.113.9"], ("203.0.113.9", "http")),
+        (["for=203.0.113.9", "for=10.1.1.1;proto=https"], ("203.0.113.9", "https")),
+        (["for=unknown"], ("10.0.0.1", "http")),
+        (["proto=https"], ("10.0.0.1", "https")),
+        ([], ("10.0.0.1", "http")),
+    ],
+)
+def test_forwarded_is_read_likewise_where_proxies_speak_it(
+    values: list[str], judged: tuple[str, str]
+) -> None:
+    headers = CIMultiDict([("Forwarded", each) for each in values])
+    assert RFC7239.resolve("10.0.0.1", "http", headers) == judged
+
+
+def test_only_the_field_that_proxies_write_is_read() -> None:
+    both = CIMultiDict([said("1.1.1.1"), ("Forwarded", "for=203.0.113.9")])
+    assert RFC7239.resolve("10.0.0.1", "http", both)[0] == "203.0.113.9"
+    assert PROXIES.resolve("10.0.0.1", "http", both)[0] == "1.1.1.1"
