@@ -24,7 +24,9 @@ from gateway.web.adapt import UNTYPED, Adapter, Arrival, IncomingBody, respond
 from gateway.web.certificate import Certificate
 from gateway.web.event_stream import EventStreams
 from gateway.web.head import MAX_FIELDS, Head
-from gateway.web.lane import Connection, LaneServer, Terms
+from gateway.web.lane import Connection
+from gateway.web.listening import Client, Terms
+from gateway.web.protocol import LaneServer
 from gateway.web.wire import HttpDate
 
 EVENT_ROUTES = frozenset({STREAM, EVENTS})  # events whatever type their answers have
@@ -71,7 +73,7 @@ class PublicServer:
         self._fallback = fallback_headers
         self._date = HttpDate()
         self._streams = EventStreams()
-        self._connections: set[Connection] = set()
+        self._connections: set[Client] = set()
         self._open = metrics.active_connections
         self._turned_away = metrics.connections_refused_total
         self._log = get_logger("server")
@@ -83,6 +85,7 @@ class PublicServer:
         server = LaneServer(
             self._serve,
             self,
+            Connection,
             request_factory=self._incoming,
             access_log=None,
             auto_decompress=False,
@@ -159,19 +162,19 @@ class PublicServer:
         """The `Date` of now."""
         return self._date(self._now())
 
-    def joined(self, connection: Connection) -> bool:
+    def joined(self, client: Client) -> bool:
         """Count a client; False when there are too many."""
         if len(self._connections) >= self._max_connections:
             self._turned_away.inc()
             return False
-        self._connections.add(connection)
+        self._connections.add(client)
         self._open.inc()
         return True
 
-    def left(self, connection: Connection) -> None:
+    def left(self, client: Client) -> None:
         """A client is gone."""
-        if connection in self._connections:
-            self._connections.discard(connection)
+        if client in self._connections:
+            self._connections.discard(client)
             self._open.dec()
 
     # --- the full lane -------------------------------------------------------------------------

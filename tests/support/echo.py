@@ -36,6 +36,11 @@ class Echo:
     def last(self) -> Arrived:
         return self.arrived[-1]
 
+    @property
+    def forwarded(self) -> list[Arrived]:
+        """What came for a client; the gateway asks things of its own, too."""
+        return [each for each in self.arrived if "X-Forwarded-For" in each.headers]
+
     async def __aenter__(self) -> Self:
         self._runner = web.ServerRunner(
             web.Server(self._handle, access_log=None), shutdown_timeout=1

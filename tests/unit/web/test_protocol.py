@@ -37,6 +37,7 @@ async def test_a_connection_is_made_as_before() -> None:
         ("data_received", ["self", "data"]),
         ("pause_writing", ["self"]),
         ("resume_writing", ["self"]),
+        ("eof_received", ["self"]),
         ("handle_error", ["self", "request", "status", "exc", "message"]),
         ("force_close", ["self"]),
         ("_drain_helper", ["self"]),

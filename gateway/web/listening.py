@@ -1,0 +1,73 @@
+"""What a connection needs to know of the server it belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from gateway.core.message import Request, Response
+from gateway.web.adapt import Arrival
+from gateway.web.head import Head
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What a client may take: bytes of a head, and seconds. See `settings.model.Server`.
+
+    `fast` False sends every request down the full lane.
+    """
+
+    max_header: int
+    header_timeout: float
+    body_timeout: float
+    keepalive_timeout: float
+    write_timeout: float
+    fast: bool = True
+
+
+class Client(Protocol):
+    """A connection, as its server counts and ends it."""
+
+    def leave(self) -> None:
+        """Ask whoever speaks through a tunnel to come back later."""
+        ...
+
+    def end_if_idle(self) -> None:
+        """Close a connection that serves nothing."""
+        ...
+
+
+class Listening(Protocol):
+    """The server, as its connections see it."""
+
+    terms: Terms
+    is_draining: bool
+
+    def judge(self, head: Head, peer: str, scheme: str) -> Arrival:
+        """What a head asks for."""
+        ...
+
+    def handle(self, request: Request) -> Coroutine[Any, Any, Response]:
+        """The chain in force."""
+        ...
+
+    def adopt(self, request: Request, response: Response) -> Response:
+        """The answer as it is to be sent."""
+        ...
+
+    def now(self) -> float:
+        """Epoch seconds."""
+        ...
+
+    def date(self) -> str:
+        """The `Date` of now."""
+        ...
+
+    def joined(self, client: Client) -> bool:
+        """A client has connected; False when there are too many."""
+        ...
+
+    def left(self, client: Client) -> None:
+        """It is gone."""
+        ...
