@@ -60,7 +60,7 @@ class Request:
     `client` is the client's address after trusted proxies; `received_at` is wall-clock seconds.
     `principal` is set by the auth policy, and so is `scope`: which of the key's it was admitted by.
     `fields` go into the access line. `refusal` is what is wrong with the target: it is answered
-    before any policy decides.
+    before any policy decides. `is_upgrade` asks for a WebSocket.
     """
 
     method: str
@@ -78,6 +78,7 @@ class Request:
     principal: Principal | None = None
     scope: str = ""
     refusal: GatewayError | None = None
+    is_upgrade: bool = False
     fields: dict[str, Any] = field(default_factory=dict)
 
     @property

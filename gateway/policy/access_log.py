@@ -53,7 +53,8 @@ class AccessLog:
 
     def _write_stream(self, request: Request, response: Response, body: BodyStream) -> None:
         kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-        events = request.match.name in _EVENT_ROUTES or kind == "text/event-stream"
+        lasting = response.status == 101 or request.match.name in _EVENT_ROUTES
+        events = lasting or kind == "text/event-stream"
         aborted = not body.is_complete
         self._write(request, response.status, body.size, events=events, aborted=aborted)
 

@@ -112,6 +112,7 @@ class Arrival:
             head.host,
             received_at,
             refusal=self.refusal,
+            is_upgrade=head.is_upgrade,
         )
 
 

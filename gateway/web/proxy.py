@@ -22,7 +22,7 @@ from gateway.core.error import GatewayError, UpstreamError
 from gateway.core.forwarded import forward
 from gateway.core.header import strip_hop_by_hop
 from gateway.core.job import Observation, State
-from gateway.core.message import BodyStream, Request, Response
+from gateway.core.message import BodyStream, NoBody, Request, Response
 from gateway.core.sse import EventParser
 from gateway.job.callback import Callbacks
 from gateway.job.observer import MAX_ANSWER_BYTES, Observer
@@ -63,6 +63,8 @@ class Proxy:
         """The upstream's answer. Raises `UpstreamError`, or `ContentTooLarge`."""
         if request.match.name == CREATE:
             return await self._create(request)
+        if request.is_upgrade:
+            return await self._upgrade(request)
         at = self._now()
         exchange = await self._send(request, self._headers(request))
         if request.match.name == STREAM and exchange.status == 200:
@@ -101,14 +103,29 @@ class Proxy:
         request.fields["job_id"] = observation.job_id
         return response
 
+    async def _upgrade(self, request: Request) -> Response:
+        """Ask for a WebSocket; what follows a 101 is between client and upstream."""
+        headers = self._headers(request)
+        headers["Connection"], headers["Upgrade"] = "Upgrade", request.headers["Upgrade"]
+        exchange = await self._send(request, headers)
+        if exchange.status != 101:
+            return await _passed_on(exchange, whole=False)
+        tunnel = exchange.tunnel()
+        answered = _headers(exchange)
+        answered["Connection"] = "Upgrade"
+        answered["Upgrade"] = exchange.headers.get("Upgrade", "websocket")
+        body = BodyStream(NoBody().chunks(), tunnel.close)
+        return Response(101, answered, body, exchange.reason, tunnel)
+
     async def _send(self, request: Request, headers: CIMultiDict[str]) -> Exchange:
         body = None if request.body.is_empty else request.body.chunks()
         name = request.match.name
+        streaming = name == STREAM or request.is_upgrade
         started = self._now()
         outcome = "error"
         try:
             exchange = await self._client.send(
-                request.method, request.target, headers, body, streaming=name == STREAM
+                request.method, request.target, headers, body, streaming=streaming
             )
             outcome = f"{exchange.status // 100}xx"
         except UpstreamError as error:
