@@ -16,7 +16,7 @@ from gateway.app.store import Stores
 from gateway.core.contract import STATUS, Contract, Unreadable, decode
 from gateway.core.error import UpstreamError
 from gateway.core.forwarded import TrustedProxies
-from gateway.core.host import HostRule, OriginRule
+from gateway.core.host import HostRule
 from gateway.core.job import State
 from gateway.core.message import Handler, NoBody, Request, Response
 from gateway.policy.admission import Admission
@@ -119,7 +119,6 @@ class Front:
                 self._routes,
                 TrustedProxies(settings.server.trusted_proxies, settings.server.forwarded),
                 HostRule(settings.server.hosts),
-                OriginRule(settings.server.websocket_origins),
                 settings.server.max_body,
             ),
             handler=build(policies, parts, self._terminal(settings, stores, behind, health)),

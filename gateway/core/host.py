@@ -27,25 +27,6 @@ class HostRule:
         return name in self._exact or name.endswith(self._suffixes)
 
 
-class OriginRule:
-    """Whose pages may open WebSockets here: those of the host itself, and listed origins.
-
-    Browsers send `Origin` with every WebSocket and ask nobody beforehand (RFC 6455 section 10.2);
-    clients that are no browsers send none, and are let through.
-    """
-
-    def __init__(self, origins: Sequence[str]) -> None:
-        self._origins = frozenset(origin.lower().rstrip("/") for origin in origins)
-
-    def allows(self, origin: str | None, authority: str) -> bool:
-        """True when a page of `origin` may open a WebSocket to `authority`."""
-        if origin is None:
-            return True
-        origin = origin.lower()
-        _, mark, host = origin.partition("://")
-        return origin in self._origins or bool(mark and host == authority.lower())
-
-
 def host_name(authority: str) -> str:
     """The name or address of an authority, in lower case, without port and closing dot."""
     if authority.startswith("["):

@@ -99,7 +99,6 @@ class Server(Model):
     trusted_proxies: tuple[str, ...] = ()
     forwarded: Literal["x-forwarded", "forwarded"] = "x-forwarded"
     hosts: tuple[str, ...] = ()
-    websocket_origins: tuple[str, ...] = ()
     max_header: Size = 32 * 1024
     max_body: Size = 1024**2
     max_connections: int = Field(default=20_000, ge=1)

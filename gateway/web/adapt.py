@@ -11,14 +11,13 @@ from multidict import CIMultiDict
 
 from gateway.core.error import (
     ContentTooLarge,
-    Forbidden,
     GatewayError,
     InvalidRequest,
     MisdirectedRequest,
     NotFound,
 )
 from gateway.core.forwarded import TrustedProxies
-from gateway.core.host import HostRule, OriginRule
+from gateway.core.host import HostRule
 from gateway.core.message import Body, Request, Response
 from gateway.core.route import OTHER, Match, RouteTable, normalize_path
 from gateway.settings.contract import GATEWAY_ADMIN
@@ -120,24 +119,18 @@ class Adapter:
     """Judges what a head asks for, before any policy looks."""
 
     def __init__(
-        self,
-        routes: RouteTable,
-        proxies: TrustedProxies,
-        hosts: HostRule,
-        origins: OriginRule,
-        max_body: int,
+        self, routes: RouteTable, proxies: TrustedProxies, hosts: HostRule, max_body: int
     ) -> None:
         self.max_body = max_body
         self._routes = routes
         self._proxies = proxies
         self._hosts = hosts
-        self._origins = origins
 
     def judge(self, head: Head, peer: str, scheme: str) -> Arrival:
         """The path normalised, the route and the client found; what is refused carries the reason.
 
-        Refused are malformed heads, foreign hosts, ambiguous targets, WebSockets of foreign pages,
-        the admin listener's paths, and bodies announced as too large.
+        Refused are malformed heads, foreign hosts, ambiguous targets, the admin listener's paths,
+        and bodies announced as too large.
         """
         refusal = head.error
         raw, mark, query = head.target.partition("?")
@@ -164,11 +157,6 @@ class Adapter:
         if not self._hosts.allows(head.host):
             return MisdirectedRequest(
                 "The gateway does not answer for this host; server.hosts lists those it does."
-            )
-        if head.is_upgrade and not self._origins.allows(head.headers.get("Origin"), head.host):
-            return Forbidden(
-                "A WebSocket may not be opened from this origin; server.websocket_origins lists "
-                "those that may."
             )
         if match.name == GATEWAY_ADMIN:
             return NotFound(f"There is no resource {path}.")

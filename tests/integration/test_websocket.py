@@ -86,7 +86,7 @@ async def gateway(
     upstream_process: Upstream, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[GatewayProcess]:
     settings: dict[str, Any] = {
-        "server": {"websocket_origins": ["https://app.example"]},
+        "policies": {"cors": {"origins": ["https://app.example"]}},
         "upstream": {"idle_timeout": "700ms"},
         "health": {"interval": "1h"},
     }

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.core.forwarded import TrustedProxies
-from gateway.core.host import HostRule, OriginRule
+from gateway.core.host import HostRule
 from gateway.core.message import Handler
 from gateway.core.route import Route, RouteTable
 from gateway.policy.chain import compose
@@ -51,7 +51,6 @@ async def running(
             RouteTable(ROUTES),
             TrustedProxies(values.trusted_proxies),
             HostRule(values.hosts),
-            OriginRule(values.websocket_origins),
             values.max_body,
         ),
         handler=compose(chain, terminal),
