@@ -14,7 +14,6 @@ from collections.abc import Coroutine
 from enum import Enum, auto
 from typing import Any
 
-from aiohttp import web
 from aiohttp.streams import StreamReader
 
 from gateway.core.error import (
@@ -25,6 +24,7 @@ from gateway.core.error import (
     TargetTooLong,
 )
 from gateway.core.message import BodyStream, NoBody, Request, Response, Tunnel
+from gateway.telemetry.log import get_logger
 from gateway.web.adapt import Arrival
 from gateway.web.deadline import Deadline
 from gateway.web.drive import resume
@@ -35,6 +35,7 @@ from gateway.web.protocol import ClientProtocol
 from gateway.web.relay import Relay
 from gateway.web.wire import LAST_CHUNK, chunk, has_body, is_chunked, render_head
 
+_log = get_logger("server")
 HEAD_END = b"\r\n\r\n"
 MAX_WAITING_BYTES = 64 * 1024  # of requests that wait for the one before them
 MIN_BODY_BYTES = 1024  # of a body in each `body_timeout`, or it is too slow
@@ -71,14 +72,8 @@ class Connection(ClientProtocol):
         "_task",
     )
 
-    def __init__(
-        self,
-        manager: web.Server,
-        server: Listening,
-        loop: asyncio.AbstractEventLoop,
-        **options: Any,
-    ) -> None:
-        super().__init__(manager, server, loop, **options)
+    def __init__(self, server: Listening, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(server, loop)
         self._phase = _Phase.HEAD
         self._deadline = Deadline(loop, self._expired)
         self._inbox = b""
@@ -98,18 +93,20 @@ class Connection(ClientProtocol):
         if self._server.joined(self):
             self._deadline.set(self._server.terms.keepalive_timeout)
         else:
-            self.force_close()
+            self.close()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """End what was under way for the client."""
         self._phase = _Phase.ENDING
-        self._server.left(self)
         self._deadline.close()
-        if self._task is not None:
-            self._task.cancel()
         super().connection_lost(exc)
+        if self._task is None:
+            self._server.left(self)
+        else:
+            self._task.add_done_callback(lambda _: self._server.left(self))
+            self._task.cancel()
 
-    def received(self, data: bytes) -> None:
+    def data_received(self, data: bytes) -> None:
         """Take in what came, as far as it may be taken now."""
         if self._phase is _Phase.HEAD:
             self._read(self._inbox + data if self._inbox else data)
@@ -118,7 +115,7 @@ class Connection(ClientProtocol):
         elif self._phase is _Phase.TUNNEL and self._relay is not None:
             self._relay.feed(data)
 
-    def ended(self) -> bool:
+    def eof_received(self) -> bool:
         """The client sends no more; through a tunnel it may still read."""
         if self._phase is _Phase.TUNNEL and self._relay is not None:
             self._relay.feed_eof()
@@ -242,10 +239,10 @@ class Connection(ClientProtocol):
             body = response.body
             await self._send_pieces(request, response, body)
         except ConnectionError:
-            self._log.debug("client_left", request_id=request.request_id)
-            self.force_close()
+            _log.debug("client_left", request_id=request.request_id)
+            self.close()
         except Exception as error:  # noqa: BLE001 - whatever broke it, the client must see a break
-            self._log.info("answer_broken", request_id=request.request_id, error=str(error))
+            _log.info("answer_broken", request_id=request.request_id, error=str(error))
             self.abort()
         else:
             self._done()
@@ -284,7 +281,7 @@ class Connection(ClientProtocol):
             body.size = relay.size
 
     def _broken(self, request: Request) -> None:
-        self._log.exception("unanswered", request_id=request.request_id, path=request.path)
+        _log.exception("unanswered", request_id=request.request_id, path=request.path)
         self.abort()
 
     # --- the full lane -------------------------------------------------------------------------
@@ -393,7 +390,7 @@ class Connection(ClientProtocol):
         self.let_go()
 
     def _next(self) -> None:
-        if self._phase is _Phase.HEAD and self._inbox and not self.writing_paused:
+        if self._phase is _Phase.HEAD and self._inbox and not self._is_paused:
             data, self._inbox = self._inbox, b""
             self._read(data)
 
@@ -405,7 +402,7 @@ class Connection(ClientProtocol):
     def end_if_idle(self) -> None:
         """Close a connection that serves nothing."""
         if self._phase is _Phase.HEAD and not self._inbox:
-            self.force_close()
+            self.close()
 
     def _end(self) -> None:
         """Close; a client that may be sending still gets to read its answer (RFC 9112 9.6)."""
@@ -417,12 +414,12 @@ class Connection(ClientProtocol):
             transport.write_eof()
             self._deadline.set(LINGER_SECONDS)
         else:
-            self.force_close()
+            self.close()
 
     def _expired(self) -> None:
         if self._phase is _Phase.HEAD and self._inbox:
             self._refuse(RequestTimeout("The request's head did not come in whole in time."))
         elif self._phase is not _Phase.BUSY:
-            self.force_close()
+            self.close()
         elif self._body is not None:
             self._check_body(self._body)

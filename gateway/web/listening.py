@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Coroutine
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from gateway.core.message import Request, Response
 from gateway.web.adapt import Arrival
 from gateway.web.head import Head
+
+if TYPE_CHECKING:
+    from gateway.web.protocol import ClientProtocol, FullLane
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +31,10 @@ class Terms:
 
 class Client(Protocol):
     """A connection, as its server counts and ends it."""
+
+    def abort(self) -> None:
+        """Break the connection."""
+        ...
 
     def leave(self) -> None:
         """Ask whoever speaks through a tunnel to come back later."""
@@ -62,6 +69,10 @@ class Listening(Protocol):
 
     def date(self) -> str:
         """The `Date` of now."""
+        ...
+
+    def full_lane(self, client: ClientProtocol) -> FullLane:
+        """Aiohttp's side of a connection."""
         ...
 
     def joined(self, client: Client) -> bool:

@@ -1,20 +1,22 @@
-"""A client's connection as aiohttp's server protocol, opened up for the lanes.
+"""A client's connection: bytes in and out, and how fast; and aiohttp's server behind it.
+
+A connection begins without aiohttp. The first request for the full lane gives it an aiohttp
+protocol of its own, which shares the transport from then on.
 
 aiohttp is used here below its public surface, and nowhere else; pyproject.toml bounds its version
 and tests/unit/web/test_protocol.py fails when one of these changes:
-- `RequestHandler(manager, loop=..., **options)` with `connection_made`, `connection_lost`,
-  `data_received`, `eof_received`, `resume_writing`, `pause_writing`, `handle_error`, `force_close`;
-- that it calls its own `data_received(b"")` to go on with what it holds already;
-- `RequestHandler._drain_helper()`: waits until the transport takes more;
-- `RequestHandler._reading_paused`: the request's body is held back by its reader;
-- `RequestHandler._loop`; `web.Server.__call__` and `_loop`: how a connection is made.
+- `RequestHandler(manager, loop=..., **options)`, and its methods `connection_made`,
+  `connection_lost`, `data_received`, `pause_writing`, `resume_writing`, `handle_error`;
+- that it closes the transport, and nothing else, when its last answer is out;
+- `RequestHandler._reading_paused`: the request's body is held back by its reader.
 """
 
 from __future__ import annotations
 
 import asyncio
+import socket
 from abc import abstractmethod
-from typing import Any
+from typing import Any, cast
 
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
@@ -24,34 +26,34 @@ from gateway.web.listening import Listening
 from gateway.web.problem import CONTENT_TYPE, unexpected
 
 _NEVER_SECONDS = 365 * 86400.0  # aiohttp's own idle timer; the one of the lanes is in force
+_log = get_logger("server")
 
 
-class ClientProtocol(RequestHandler):
-    """What can be done with a client: bytes in and out, and how fast."""
+class ClientProtocol(asyncio.Protocol):
+    """What can be done with a client."""
 
-    __slots__ = ("_is_held", "_log", "_server", "_stall", "peer", "scheme")
+    __slots__ = (
+        "_drain",
+        "_full_lane",
+        "_is_held",
+        "_is_paused",
+        "_loop",
+        "_server",
+        "_stall",
+        "peer",
+        "scheme",
+        "transport",
+    )
 
-    def __init__(
-        self,
-        manager: web.Server,
-        server: Listening,
-        loop: asyncio.AbstractEventLoop,
-        **options: Any,
-    ) -> None:
-        super().__init__(manager, loop=loop, keepalive_timeout=_NEVER_SECONDS, **options)
+    def __init__(self, server: Listening, loop: asyncio.AbstractEventLoop) -> None:
         self._server = server
-        self._log = get_logger("server")
-        self._is_held = False
+        self._loop = loop
+        self._is_held = self._is_paused = False
+        self._drain: asyncio.Future[None] | None = None
         self._stall: asyncio.TimerHandle | None = None
+        self._full_lane: FullLane | None = None
+        self.transport: asyncio.Transport | None = None
         self.peer = self.scheme = ""
-
-    @abstractmethod
-    def received(self, data: bytes) -> None:
-        """Take in what came, as far as it may be taken now."""
-
-    @abstractmethod
-    def ended(self) -> bool:
-        """The client sends no more; True to go on sending to it."""
 
     @abstractmethod
     def unpaused(self) -> None:
@@ -61,36 +63,36 @@ class ClientProtocol(RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Learn who it is."""
-        super().connection_made(transport)
+        self.transport = cast("asyncio.Transport", transport)  # uvloop's are none by inheritance
         name = transport.get_extra_info("peername")
         self.peer = str(name[0]) if isinstance(name, tuple) and name else "unix"
         self.scheme = "http" if transport.get_extra_info("sslcontext") is None else "https"
+        _keep_alive(transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Nothing can be sent any more."""
+        self.transport = None
         self._unstall()
-        super().connection_lost(exc)
-
-    def data_received(self, data: bytes) -> None:
-        """As asyncio calls it; and aiohttp, without bytes, to go on with what it holds."""
-        if data:
-            self.received(data)
-        else:
-            super().data_received(data)
-
-    def eof_received(self) -> bool:  # type: ignore[override] # asyncio's: True keeps it half open
-        """As asyncio calls it."""
-        return self.ended()
+        if self._drain is not None and not self._drain.done():
+            self._drain.set_exception(ConnectionResetError("the client has left"))
+        if self._full_lane is not None:
+            self._full_lane.connection_lost(exc)
 
     def pause_writing(self) -> None:
         """The client reads slower than it is answered; it may for a while."""
-        super().pause_writing()
+        self._is_paused = True
         self._stall = self._loop.call_later(self._server.terms.write_timeout, self._stalled)
+        if self._full_lane is not None:
+            self._full_lane.pause_writing()
 
     def resume_writing(self) -> None:
         """It has caught up."""
-        super().resume_writing()
+        self._is_paused = False
         self._unstall()
+        if self._drain is not None and not self._drain.done():
+            self._drain.set_result(None)
+        if self._full_lane is not None:
+            self._full_lane.resume_writing()
         self.unpaused()
 
     # --- what the lanes do ---------------------------------------------------------------------
@@ -102,8 +104,12 @@ class ClientProtocol(RequestHandler):
         self.transport.write(data)
 
     async def drained(self) -> None:
-        """Until the client takes more; raises ConnectionError likewise."""
-        await self._drain_helper()
+        """Until the client takes more; raises ConnectionError likewise. One at a time may wait."""
+        if self.transport is None:
+            raise ConnectionResetError("the client has left")
+        if self._is_paused:
+            self._drain = self._loop.create_future()
+            await self._drain
 
     def hold(self) -> None:
         """Read no more from the client."""
@@ -117,6 +123,11 @@ class ClientProtocol(RequestHandler):
             self._is_held = False
             self.transport.resume_reading()
 
+    def close(self) -> None:
+        """End the connection once all that was written has gone."""
+        if self.transport is not None:
+            self.transport.close()
+
     def abort(self) -> None:
         """Break the connection: the client must not take what it has for an answer."""
         if self.transport is not None:
@@ -124,7 +135,43 @@ class ClientProtocol(RequestHandler):
 
     def hand_to_aiohttp(self, data: bytes) -> None:
         """Bytes of the request that the full lane serves."""
-        super().data_received(data)
+        if self._full_lane is None:
+            assert self.transport is not None
+            self._full_lane = self._server.full_lane(self)
+            self._full_lane.connection_made(self.transport)
+            if self._is_paused:
+                self._full_lane.pause_writing()
+        self._full_lane.data_received(data)
+
+    @property
+    def is_body_held(self) -> bool:
+        """True while whoever reads the request's body takes no more of it."""
+        return self._full_lane is not None and self._full_lane.is_body_held
+
+    def _stalled(self) -> None:
+        _log.info("client_stalled", client=self.peer)
+        self.abort()
+
+    def _unstall(self) -> None:
+        if self._stall is not None:
+            self._stall.cancel()
+            self._stall = None
+
+
+class FullLane(RequestHandler):
+    """aiohttp's side of a connection; `client` is ours."""
+
+    __slots__ = ("client",)
+
+    def __init__(
+        self,
+        manager: web.Server,
+        client: ClientProtocol,
+        loop: asyncio.AbstractEventLoop,
+        **options: Any,
+    ) -> None:
+        super().__init__(manager, loop=loop, keepalive_timeout=_NEVER_SECONDS, **options)
+        self.client = client
 
     @property
     def is_body_held(self) -> bool:
@@ -139,7 +186,7 @@ class ClientProtocol(RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         """What aiohttp would not serve, in our words; it should not come to this."""
-        self._log.error("full_lane_refused", status=status, exc_info=exc, message=message)
+        _log.error("full_lane_refused", status=status, exc_info=exc, message=message)
         if request.writer.output_size > 0:
             raise ConnectionError("an answer was begun and cannot be replaced")
         problem = unexpected(status)
@@ -148,27 +195,9 @@ class ClientProtocol(RequestHandler):
         response.force_close()
         return response
 
-    def _stalled(self) -> None:
-        self._log.info("client_stalled", client=self.peer)
-        self.abort()
 
-    def _unstall(self) -> None:
-        if self._stall is not None:
-            self._stall.cancel()
-            self._stall = None
-
-
-class LaneServer(web.Server):
-    """aiohttp's server, its connections being ours."""
-
-    def __init__(
-        self, handler: Any, server: Listening, connection: type[ClientProtocol], **options: Any
-    ) -> None:
-        super().__init__(handler, request_factory=options.pop("request_factory"))
-        self._listening = server
-        self._connection = connection
-        self._options = options
-
-    def __call__(self) -> RequestHandler:
-        """A connection."""
-        return self._connection(self, self._listening, self._loop, **self._options)
+def _keep_alive(transport: asyncio.BaseTransport) -> None:
+    """Have the kernel notice clients that vanished without a word, streams' above all."""
+    connection = transport.get_extra_info("socket")
+    if connection is not None and connection.family != socket.AF_UNIX:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

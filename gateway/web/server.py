@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
@@ -26,12 +25,13 @@ from gateway.web.event_stream import EventStreams
 from gateway.web.head import MAX_FIELDS, Head
 from gateway.web.lane import Connection
 from gateway.web.listening import Client, Terms
-from gateway.web.protocol import LaneServer
+from gateway.web.protocol import ClientProtocol, FullLane
 from gateway.web.wire import HttpDate
 
 EVENT_ROUTES = frozenset({STREAM, EVENTS})  # events whatever type their answers have
 _DRAIN_LOOK_SECONDS = 0.05
 _BACKLOG = 1024
+_ABORT_SECONDS = 1.0
 
 
 class PublicServer:
@@ -77,32 +77,32 @@ class PublicServer:
         self._open = metrics.active_connections
         self._turned_away = metrics.connections_refused_total
         self._log = get_logger("server")
-        self._runner: web.ServerRunner | None = None
+        self._web: web.Server | None = None
+        self._listening: list[asyncio.AbstractServer] = []
 
     async def start(self) -> int:
         """Listen; the port in use. Raises `OSError` when it is taken, or for unusable TLS files."""
-        settings = self._settings
-        server = LaneServer(
-            self._serve,
-            self,
-            Connection,
-            request_factory=self._incoming,
-            access_log=None,
-            auto_decompress=False,
-            max_line_size=self.terms.max_header,
-            max_field_size=self.terms.max_header,
-            max_headers=MAX_FIELDS,
-        )
+        settings, loop = self._settings, asyncio.get_running_loop()
+        self._web = web.Server(self._serve, request_factory=self._incoming)
         context = None
         if settings.tls is not None:
             certificate = Certificate(settings.tls)
             context = certificate.context
             self._following = asyncio.create_task(certificate.follow())
-        self._runner = web.ServerRunner(server, shutdown_timeout=1.0)
-        port = await listen(self._runner, settings.public, context, reuse_port=settings.reuse_port)
+        listening = await loop.create_server(
+            self._connection,
+            settings.public.host,
+            settings.public.port,
+            ssl=context,
+            backlog=_BACKLOG,
+            reuse_port=settings.reuse_port or None,
+        )
+        self._listening.append(listening)
         if settings.socket is not None:
-            await web.UnixSite(self._runner, settings.socket).start()
-        return port
+            self._listening.append(
+                await loop.create_unix_server(self._connection, settings.socket, backlog=_BACKLOG)
+            )
+        return int(listening.sockets[0].getsockname()[1])
 
     def drain(self) -> None:
         """Begin to send clients away: answers end their connections from now on.
@@ -110,35 +110,39 @@ class PublicServer:
         After `drain_delay`, in which those who balance the load take notice, nobody is accepted
         any more, streams of events end with a hint to reconnect and WebSockets with status 1001.
         """
-        if self._draining is None and self._runner is not None:
+        if self._draining is None:
             self.is_draining = True
-            self._draining = asyncio.create_task(self._drain(self._runner))
+            self._draining = asyncio.create_task(self._drain())
 
     async def stop(self) -> None:
         """Drain, for no longer than the deadline, then close what is left."""
-        if self._runner is None:
-            return
         self.drain()
         assert self._draining is not None
         _, late = await asyncio.wait({self._draining}, timeout=self._drain_timeout)
-        if late:
-            self._draining.cancel()
-            self._log.warning("drain_timed_out", connections=len(self._connections))
         if self._following is not None:
             self._following.cancel()
-        await self._runner.cleanup()
+        if late:
+            self._log.warning("drain_timed_out", connections=len(self._connections))
+            for client in list(self._connections):
+                client.abort()
+            await asyncio.wait({self._draining}, timeout=_ABORT_SECONDS)
+        if self._web is not None:
+            await self._web.shutdown(_ABORT_SECONDS)
 
-    async def _drain(self, runner: web.ServerRunner) -> None:
+    async def _drain(self) -> None:
         """Until the last client has left."""
         await asyncio.sleep(self._drain_delay)
-        for site in runner.sites:
-            await site.stop()
+        for listening in self._listening:
+            listening.close()
         self._streams.end()
         while self._connections:
-            for connection in list(self._connections):
-                connection.leave()
-                connection.end_if_idle()
+            for client in list(self._connections):
+                client.leave()
+                client.end_if_idle()
             await asyncio.sleep(_DRAIN_LOOK_SECONDS)
+
+    def _connection(self) -> Connection:
+        return Connection(self, asyncio.get_running_loop())
 
     # --- as its connections see it -----------------------------------------------------------
 
@@ -162,6 +166,20 @@ class PublicServer:
         """The `Date` of now."""
         return self._date(self._now())
 
+    def full_lane(self, client: ClientProtocol) -> FullLane:
+        """Aiohttp's side of a connection."""
+        assert self._web is not None
+        return FullLane(
+            self._web,
+            client,
+            asyncio.get_running_loop(),
+            access_log=None,
+            auto_decompress=False,
+            max_line_size=self.terms.max_header,
+            max_field_size=self.terms.max_header,
+            max_headers=MAX_FIELDS,
+        )
+
     def joined(self, client: Client) -> bool:
         """Count a client; False when there are too many."""
         if len(self._connections) >= self._max_connections:
@@ -180,8 +198,7 @@ class PublicServer:
     # --- the full lane -------------------------------------------------------------------------
 
     async def _serve(self, incoming: web.BaseRequest) -> web.StreamResponse:
-        connection = incoming.protocol
-        assert isinstance(connection, Connection)
+        connection = _connection(incoming.protocol)
         request = connection.arrival.request(
             IncomingBody(incoming, self._adapter.max_body), self.now()
         )
@@ -207,11 +224,16 @@ class PublicServer:
         writer: AbstractStreamWriter,
         task: asyncio.Task[None],
     ) -> web.BaseRequest:
-        assert isinstance(protocol, Connection)
-        protocol.begin_body(payload)
+        _connection(protocol).begin_body(payload)
         request = _Incoming(message, payload, protocol, writer, task, asyncio.get_running_loop())
         request.fallback_headers = self._fallback
         return request
+
+
+def _connection(protocol: RequestHandler) -> Connection:
+    assert isinstance(protocol, FullLane)
+    assert isinstance(protocol.client, Connection)
+    return protocol.client
 
 
 class _Incoming(web.BaseRequest):
@@ -228,23 +250,10 @@ class _Incoming(web.BaseRequest):
             response.headers.setdefault(name, value)
 
 
-async def listen(
-    runner: web.BaseRunner,
-    listener: Listener,
-    context: ssl.SSLContext | None = None,
-    *,
-    reuse_port: bool = False,
-) -> int:
+async def listen(runner: web.BaseRunner, listener: Listener) -> int:
     """Bind a listener; the port in use (port 0 takes a free one). Raises `OSError`."""
     await runner.setup()
-    site = web.TCPSite(
-        runner,
-        listener.host,
-        listener.port,
-        ssl_context=context,
-        reuse_port=reuse_port or None,
-        backlog=_BACKLOG,
-    )
+    site = web.TCPSite(runner, listener.host, listener.port)
     await site.start()
     address = runner.addresses[0]
     return int(address[1])
