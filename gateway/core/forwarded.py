@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
-from multidict import CIMultiDict
+from multidict import CIMultiDict, istr
 
+_FOR, _PROTO = istr("X-Forwarded-For"), istr("X-Forwarded-Proto")
+_HOST, _FORWARDED, _REAL_IP = istr("X-Forwarded-Host"), istr("Forwarded"), istr("X-Real-IP")
 _PAIR = re.compile(r'([A-Za-z]+)=(?:([^\s;,="]+)|"([^"]*)")')
 
 
@@ -56,11 +58,11 @@ def forward(headers: CIMultiDict[str], *, peer: str, scheme: str, host: str) -> 
 
     What an untrusted peer sent under these names is replaced, not extended.
     """
-    headers["X-Forwarded-For"] = peer
-    headers["X-Forwarded-Proto"] = scheme
-    headers["X-Forwarded-Host"] = host
-    headers["Forwarded"] = _element(peer, scheme, host)
-    headers.popall("X-Real-IP", None)
+    headers[_FOR] = peer
+    headers[_PROTO] = scheme
+    headers[_HOST] = host
+    headers[_FORWARDED] = _element(peer, scheme, host)
+    headers.popall(_REAL_IP, None)
 
 
 @lru_cache(maxsize=4096)
@@ -74,15 +76,15 @@ def _element(peer: str, scheme: str, host: str) -> str:
 
 def _x_forwarded(headers: CIMultiDict[str]) -> tuple[list[str], str]:
     """Every address of the list, and the scheme as the nearest proxy saw it."""
-    entries = ",".join(headers.getall("X-Forwarded-For", ())).split(",")
-    return entries, ",".join(headers.getall("X-Forwarded-Proto", ())).rpartition(",")[2]
+    entries = ",".join(headers.getall(_FOR, ())).split(",")
+    return entries, ",".join(headers.getall(_PROTO, ())).rpartition(",")[2]
 
 
 def _rfc7239(headers: CIMultiDict[str]) -> tuple[list[str], str]:
     """The same of `Forwarded`. An element without `for` is no address: it ends the walk."""
     elements = [
         {name.lower(): token or quoted for name, token, quoted in _PAIR.findall(element)}
-        for element in ",".join(headers.getall("Forwarded", ())).split(",")
+        for element in ",".join(headers.getall(_FORWARDED, ())).split(",")
     ]
     return [each.get("for", "") for each in elements], elements[-1].get("proto", "")
 

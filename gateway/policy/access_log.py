@@ -6,13 +6,11 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from prometheus_client import Histogram
-
 from gateway.core.contract import STREAM
 from gateway.core.message import BodyStream, Handler, Request, Response
 from gateway.settings.contract import EVENTS
 from gateway.telemetry.access import WriteLine, through_structlog
-from gateway.telemetry.metric import Metrics, method_label
+from gateway.telemetry.metric import Metrics, Series, method_label
 
 CLIENT_GONE = 499  # the status of a line whose client left before there was one, as nginx has it
 _EVENT_ROUTES = frozenset({STREAM, EVENTS})
@@ -33,8 +31,7 @@ class AccessLog:
         self._metrics = metrics
         self._now = now
         self._write_line = write_line
-        # Bound once: by route, method and status, which are all from small sets.
-        self._durations: dict[tuple[str, str, int], Histogram] = {}
+        self._durations = Series(metrics.http_request_duration_seconds)
 
     async def __call__(self, request: Request, call_next: Handler) -> Response:
         """The answer as it came."""
@@ -72,7 +69,8 @@ class AccessLog:
         if events:
             self._metrics.http_stream_duration_seconds.labels(route).observe(seconds)
         else:
-            self._duration(route, request.method, status).observe(seconds)
+            method = method_label(request.method)
+            self._durations[route, method, str(status)].observe(seconds)
         line: dict[str, Any] = {
             "method": request.method,
             "route": route,
@@ -87,12 +85,3 @@ class AccessLog:
         if aborted:
             line["aborted"] = True
         self._write_line(request.fields, line)
-
-    def _duration(self, route: str, method: str, status: int) -> Histogram:
-        series = (route, method_label(method), status)
-        try:
-            return self._durations[series]
-        except KeyError:
-            child = self._metrics.http_request_duration_seconds.labels(*series[:2], str(status))
-            self._durations[series] = child
-            return child

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from itertools import count
 
-from multidict import CIMultiDict
+from multidict import CIMultiDict, istr
 
 from gateway.core.credential import holds_key
 from gateway.core.message import Handler, Request, Response
 
-REQUEST_ID = "X-Request-ID"
+REQUEST_ID = istr("X-Request-ID")
+_TRACEPARENT_FIELD = istr("traceparent")
+_TRACESTATE_FIELD = istr("tracestate")
 _WELL_FORMED = re.compile(r"[A-Za-z0-9._-]{8,128}")
 _TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(-.+)?")
 
@@ -43,10 +45,10 @@ class RequestId:
 
 def _check_trace(headers: CIMultiDict[str]) -> None:
     """Drop a broken trace context whole: the upstream then begins one (W3C Trace Context 4.3)."""
-    given = headers.getall("traceparent", ())
+    given = headers.getall(_TRACEPARENT_FIELD, ())
     if len(given) != 1 or not is_traceparent(given[0]):
-        headers.popall("traceparent", None)
-        headers.popall("tracestate", None)
+        headers.popall(_TRACEPARENT_FIELD, None)
+        headers.popall(_TRACESTATE_FIELD, None)
 
 
 def is_traceparent(text: str) -> bool:

@@ -46,6 +46,18 @@ def error_type_label(error_type: object) -> str:
     return error_type if isinstance(error_type, str) and error_type in ERROR_TYPES else OTHER
 
 
+class Series(dict[tuple[str, ...], Histogram]):
+    """The series of a histogram by their labels, each found in the library once."""
+
+    def __init__(self, histogram: Histogram) -> None:
+        super().__init__()
+        self._histogram = histogram
+
+    def __missing__(self, labels: tuple[str, ...]) -> Histogram:
+        series = self[labels] = self._histogram.labels(*labels)
+        return series
+
+
 class Metrics:
     """The series, named as they are exposed without `gateway_`. Durations are seconds.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
-from multidict import CIMultiDict
+from multidict import CIMultiDict, istr
 
 from gateway.core.contract import (
     CANCEL,
@@ -27,9 +27,12 @@ from gateway.core.sse import EventParser
 from gateway.job.callback import Callbacks
 from gateway.job.observer import MAX_ANSWER_BYTES, Observer
 from gateway.job.tracker import Creation, Tracker
-from gateway.telemetry.metric import Metrics
+from gateway.policy.request_id import REQUEST_ID
+from gateway.telemetry.metric import Metrics, Series
 from gateway.upstream.client import Exchange, UpstreamClient
 
+_EXPECT, _ACCEPT_ENCODING = istr("Expect"), istr("Accept-Encoding")
+_QUOTA = (istr("RateLimit"), istr("RateLimit-Policy"))
 _WHOLE_BYTES = 64 * 1024
 _JOB_ROUTES = frozenset({CREATE, STATUS, DETAILS, LIST, STREAM, CANCEL})
 _ABOUT_ONE_JOB = frozenset({STATUS, DETAILS})
@@ -55,7 +58,7 @@ class Proxy:
         self._tracker = tracker
         self._observer = observer
         self._callbacks = callbacks
-        self._metrics = metrics
+        self._durations = Series(metrics.upstream_request_duration_seconds)
         self._max_body = max_body
         self._now = now
 
@@ -133,18 +136,17 @@ class Proxy:
             raise
         finally:
             elapsed = max(0.0, self._now() - started)
-            self._metrics.upstream_request_duration_seconds.labels(name, outcome).observe(elapsed)
+            self._durations[name, outcome].observe(elapsed)
         return exchange
 
     def _headers(self, request: Request) -> CIMultiDict[str]:
         headers = strip_hop_by_hop(request.headers)
-        headers.popall("Expect", None)  # answered here, when the body is wanted
+        headers.popall(_EXPECT, None)  # answered here, when the body is wanted
         if request.match.name in _JOB_ROUTES:
-            headers.popall("Accept-Encoding", None)  # what is observed must be readable
-            headers["Accept-Encoding"] = "identity"
+            headers[_ACCEPT_ENCODING] = "identity"  # what is observed must be readable
         forward(headers, peer=request.client, scheme=request.scheme, host=request.host)
         if request.request_id:
-            headers["X-Request-ID"] = request.request_id
+            headers[REQUEST_ID] = request.request_id
         return headers
 
     def _observe(self, request: Request, response: Response, at: float) -> None:
@@ -220,7 +222,7 @@ def _streamed(exchange: Exchange, chunks: AsyncGenerator[bytes, None]) -> Respon
 def _headers(exchange: Exchange) -> CIMultiDict[str]:
     """The answer's headers; what the upstream says of limits of its own would contradict ours."""
     headers = strip_hop_by_hop(exchange.headers)
-    for name in ("RateLimit", "RateLimit-Policy"):
+    for name in _QUOTA:
         headers.popall(name, None)
     return headers
 

@@ -6,8 +6,12 @@ from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
 
+from multidict import istr
+
 from gateway.core.message import Response
 
+_CONTENT_LENGTH, _TRANSFER_ENCODING = istr("Content-Length"), istr("Transfer-Encoding")
+_DATE, _CONNECTION = istr("Date"), istr("Connection")
 LAST_CHUNK = b"0\r\n\r\n"
 _BODILESS = frozenset({204, 304})
 
@@ -36,7 +40,7 @@ def is_chunked(method: str, response: Response) -> bool:
     """True for a body whose length is not known beforehand."""
     return (
         not isinstance(response.body, bytes)
-        and "Content-Length" not in response.headers
+        and _CONTENT_LENGTH not in response.headers
         and has_body(method, response.status)
     )
 
@@ -49,16 +53,16 @@ def render_head(method: str, response: Response, date: str, *, close: bool) -> b
     """
     headers, body = response.headers, response.body
     if response.status in _BODILESS or response.status < 200:
-        headers.popall("Content-Length", None)
+        headers.popall(_CONTENT_LENGTH, None)
     elif isinstance(body, bytes):
-        if body or ("Content-Length" not in headers and has_body(method, response.status)):
-            headers["Content-Length"] = str(len(body))
+        if body or (_CONTENT_LENGTH not in headers and has_body(method, response.status)):
+            headers[_CONTENT_LENGTH] = str(len(body))
     elif is_chunked(method, response):
-        headers["Transfer-Encoding"] = "chunked"
-    if "Date" not in headers:
-        headers["Date"] = date
+        headers[_TRANSFER_ENCODING] = "chunked"
+    if _DATE not in headers:
+        headers[_DATE] = date
     if close:
-        headers["Connection"] = "close"
+        headers[_CONNECTION] = "close"
     text = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
     if text.count("\n") != len(headers) or text.count("\r") != len(headers):
         raise ValueError("a header field of the answer holds a line break")

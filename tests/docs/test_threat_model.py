@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import pytest
 
+from tests.docs.definition import definitions
 from tests.docs.markdown import ROOT, codes, tables
-from tests.docs.test_mission import definitions
 
 TABLES = tables((ROOT / "docs" / "THREAT_MODEL.md").read_text())
 ROWS = [row for table in TABLES for row in table.rows]
