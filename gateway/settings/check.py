@@ -25,6 +25,7 @@ REQUIRED_FIELDS = ("id", "state")
 
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 _FUNCTION = re.compile(r"[A-Za-z0-9_/]+(\.[A-Za-z0-9_]+)?:[A-Za-z0-9_]+")
+_HOST = re.compile(r"(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?|\[[0-9A-Fa-f:.]+\]")
 
 
 def check(settings: Settings, *, whole: bool = True) -> Iterator[Problem]:
@@ -105,6 +106,21 @@ def _upstream(upstream: Upstream) -> Iterator[Problem]:
 def _server(settings: Settings) -> Iterator[Problem]:
     server = settings.server
     yield from networks(server.trusted_proxies, ("server", "trusted_proxies"))
+    for index, host in enumerate(server.hosts):
+        if not _HOST.fullmatch(host):
+            yield (
+                ("server", "hosts", index),
+                "must be a name like api.example.com or *.example.com, or an address; no port",
+            )
+    if server.tls is not None:
+        for name, file in (("certificate", server.tls.certificate), ("key", server.tls.key)):
+            if not Path(file).is_file():
+                yield ("server", "tls", name), f"names {file}, which is not a file"
+    if server.drain_delay >= server.drain_timeout:
+        yield (
+            ("server", "drain_delay"),
+            "must be less than server.drain_timeout, which counts it",
+        )
     if server.public.port and server.public.port == server.admin.port:
         yield ("server", "admin", "port"), "must differ from server.public.port"
 

@@ -254,6 +254,20 @@ server: {trusted_proxies: [10.0.0.1/8]}
     ]
 
 
+@pytest.mark.parametrize(
+    ("server", "problem"),
+    [
+        ("{hosts: ['https://a.example']}", "server.hosts[0]: must be a name like"),
+        ("{hosts: [a.example, 'a.example:80']}", "server.hosts[1]: must be a name like"),
+        ("{hosts: ['a.*.example']}", "server.hosts[0]: must be a name like"),
+        ("{tls: {certificate: /none.pem, key: /none.key}}", "server.tls.certificate: names /none"),
+        ("{drain_delay: 30s}", "server.drain_delay: must be less than server.drain_timeout"),
+    ],
+)
+def test_the_listener_is_checked(refused: Refused, server: str, problem: str) -> None:
+    assert refused(f"server: {server}\n")[0].startswith(f"gateway.yaml:1: {problem}")
+
+
 def test_problems_of_file_and_overlay_come_together(refused: Refused) -> None:
     assert len(refused("a: 1\na: 2\n", {"GATEWAY_ENV": "x"}, x="b: &y 1\n")) == 2
 
