@@ -44,8 +44,6 @@ _SECRET_VALUES = (
     re.compile(r"\b[\w-]+:[\w-]+\|[A-Za-z0-9+/=_.-]{8,}"),  # the same without its scheme
     re.compile(r"(?<=://)[^/\s@\"']+(?=@)"),
 )
-# Each of these patterns needs one of them, or white space that is not printable.
-_SIGNS = ("_", " ", "|", "@")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _FIRST = ("timestamp", "level", "logger", "event")
 
@@ -97,8 +95,16 @@ def is_secret_name(name: str) -> bool:
 
 def mask(text: str) -> str:
     """`text` with everything that looks like a credential replaced."""
-    if not any(sign in text for sign in _SIGNS) and text.isprintable():
-        return text  # asked of several fields of every line, and nearly always so
+    # Each pattern needs one of these, or white space that is not printable. Asked of several fields
+    # of every line, and nearly always so: spelled out, it costs a fifth.
+    if (
+        "_" not in text
+        and " " not in text
+        and "|" not in text
+        and "@" not in text
+        and text.isprintable()
+    ):
+        return text
     for pattern in _SECRET_VALUES:
         text = pattern.sub(REDACTED, text)
     return text
@@ -166,7 +172,7 @@ def _converted(value: object, depth: int) -> object:
     if isinstance(value, bytes | bytearray):
         value = value.decode("utf-8", "backslashreplace")
     if depth < MAX_DEPTH:
-        if isinstance(value, Mapping):
+        if isinstance(value, dict | Mapping):  # a dict is told at once, a Mapping by asking around
             return {str(key): _cleaned(str(key), item, depth + 1) for key, item in value.items()}
         if isinstance(value, AbstractSet | Sequence) and not isinstance(value, str):
             return [_cleaned("", item, depth + 1) for item in value]
