@@ -219,6 +219,7 @@ class UpstreamUnavailable(UpstreamError):
 
     status, slug, title = 503, "upstream-unavailable", "Upstream failing"
     reason = "breaker_open"
+    sent = False
 
 
 class UpstreamOverloaded(UpstreamError):
@@ -226,6 +227,7 @@ class UpstreamOverloaded(UpstreamError):
 
     status, slug, title = 503, "upstream-overloaded", "Upstream busy"
     reason = "overloaded"
+    sent = False
 
 
 class SettingsError(Exception):

@@ -115,17 +115,19 @@ class Window:
         """Seconds from `now` until `quota` hits no longer count; until all are gone if more."""
         if not self.total:
             return 0.0
-        self._oldest = max(self._oldest, self._latest - BUCKETS)
-        while not self._counts[self._oldest % SLOTS]:
-            self._oldest += 1
+        counts, latest = self._counts, self._latest
         last = self._oldest
-        freed = self._counts[last % SLOTS]
-        index = last
-        while freed < quota and index < self._latest:
+        last = max(last, latest - BUCKETS)
+        while not counts[last % SLOTS]:
+            last += 1
+        self._oldest = index = last
+        freed = counts[last % SLOTS]
+        while freed < quota and index < latest:
             index += 1
-            if count := self._counts[index % SLOTS]:
+            if count := counts[index % SLOTS]:
                 last, freed = index, freed + count
-        return max(0, (last + SLOTS) * self._width - now) / MICROSECONDS
+        wait = (last + SLOTS) * self._width - now
+        return wait / MICROSECONDS if wait > 0 else 0.0
 
     def is_spent(self, now: int) -> bool:
         """True when nothing counts any more at `now`: the window may be dropped."""

@@ -58,6 +58,9 @@ class Plan:
 
     def state_field(self, states: Sequence[WindowState]) -> str:
         """`RateLimit` of these states, which run parallel to the rules."""
+        if len(self.told) == 1:
+            (only,) = self.told
+            return state_member(self.rules[only], states[only])
         return ", ".join([state_member(self.rules[i], states[i]) for i in self.told])
 
 

@@ -115,10 +115,11 @@ class RateLimit:
         refused: list[tuple[Rule, WindowState]] = []
         quota = request.fields.setdefault(_QUOTA, {})
         for rule, state in zip(plan.rules, states, strict=True):
+            admitted, remaining, _, _ = state
             shadow = rule.quota.shadow
             if not shadow:
-                quota[rule.quota.policy] = state.remaining
-            if state.admitted:
+                quota[rule.quota.policy] = remaining
+            if admitted:
                 rule.admitted.inc()
                 continue
             rule.refused.inc()

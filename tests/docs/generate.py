@@ -1,11 +1,12 @@
 """Writes what follows from the code: `python -m tests.docs.generate`.
 
-That is config/schema/, docs/settings.md, docs/metrics.md and the marked part of docs/jobs.md. What
-a setting means is written in docs/settings.md itself, and kept.
+That is config/schema/, docs/settings.md, docs/metrics.md, docs/problems.md and the marked part of
+docs/jobs.md. What a setting means is written in docs/settings.md itself, and kept.
 """
 
 from __future__ import annotations
 
+import inspect
 import io
 from collections.abc import Iterator, Mapping
 from contextlib import redirect_stdout
@@ -13,6 +14,8 @@ from itertools import groupby
 from pathlib import Path
 
 from gateway import cli
+from gateway.core import error
+from gateway.core.error import GatewayError
 from gateway.core.job import TRANSITIONS, EventType, State
 from gateway.telemetry.metric import Metrics
 from tests.docs.markdown import ROOT, tables
@@ -21,6 +24,7 @@ from tests.docs.setting import Setting, file_name, files, settings
 SETTINGS = ROOT / "docs" / "settings.md"
 METRICS = ROOT / "docs" / "metrics.md"
 JOBS = ROOT / "docs" / "jobs.md"
+PROBLEMS = ROOT / "docs" / "problems.md"
 SCHEMAS = ROOT / "config" / "schema"
 COLUMNS = ("setting", "takes", "default", "meaning")
 UNFED: frozenset[str] = frozenset()  # exposed, but nothing sets them yet
@@ -47,6 +51,15 @@ is in [mission.md](mission.md).
 """
 
 
+_PROBLEMS_HEAD = """\
+# Problems
+
+What the gateway itself answers instead of what was asked for: a document of RFC 9457
+(`application/problem+json`), its `type` as below, with `status`, `title`, `detail`, `instance` and
+`request_id`. The upstream's own errors pass as they are. This page is generated from the code.
+"""
+
+
 def pages() -> dict[Path, str]:
     """What each generated file should hold."""
     schemas = {SCHEMAS / f"{name}.json": schema(name) for name in files()}
@@ -54,6 +67,7 @@ def pages() -> dict[Path, str]:
         **schemas,
         SETTINGS: settings_page(SETTINGS.read_text() if SETTINGS.exists() else ""),
         METRICS: metrics_page(),
+        PROBLEMS: problems_page(),
         JOBS: jobs_page(JOBS.read_text()),
     }
 
@@ -95,6 +109,16 @@ def metrics_page() -> str:
     return "".join(parts)
 
 
+def problems_page() -> str:
+    """Every type of problem, as its class describes it."""
+    names = ("type", "status", "title", "when")
+    parts = [_PROBLEMS_HEAD, f"\n{_row(names)}{_row('---' for _ in names)}"]
+    for each in sorted(_problems(), key=lambda found: (found.status, found.slug)):
+        said = inspect.cleandoc(each.__doc__ or "").partition("\n\n")[0].replace("\n", " ")
+        parts.append(_row((f"`{each.__new__(each).type}`", str(each.status), each.title, said)))
+    return "".join(parts)
+
+
 def jobs_page(page: str) -> str:
     """The page with its marked part made anew."""
     head, begin, rest = page.partition(BEGIN)
@@ -102,6 +126,12 @@ def jobs_page(page: str) -> str:
     assert begin, "docs/jobs.md lacks the mark where the diagram begins"
     assert end, "docs/jobs.md lacks the mark where the diagram ends"
     return f"{head}{BEGIN}{''.join(_diagram())}\n{''.join(_transitions())}{END}{tail}"
+
+
+def _problems() -> Iterator[type[GatewayError]]:
+    for each in vars(error).values():
+        if isinstance(each, type) and issubclass(each, GatewayError):
+            yield each
 
 
 def _heading(setting: Setting) -> str:

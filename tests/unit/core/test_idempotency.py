@@ -10,9 +10,11 @@ from gateway.core.error import (
     ContentTooLarge,
     InvalidRequest,
     ServiceUnavailable,
+    UpstreamOverloaded,
     UpstreamRefused,
     UpstreamReset,
     UpstreamTimeout,
+    UpstreamUnavailable,
 )
 from gateway.core.idempotency import (
     Entry,
@@ -113,6 +115,8 @@ def test_a_refusal_creates_nothing(status: int, outcome: Outcome) -> None:
     ("error", "outcome"),
     [
         (UpstreamRefused(""), Outcome.FREED),
+        (UpstreamUnavailable(""), Outcome.FREED),
+        (UpstreamOverloaded(""), Outcome.FREED),
         (ServiceUnavailable(""), Outcome.FREED),
         (ContentTooLarge(""), Outcome.FREED),
         (UpstreamReset(""), Outcome.UNKNOWN),

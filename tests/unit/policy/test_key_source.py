@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import structlog
 
-from gateway.core.credential import Key, hash_key
+from gateway.core.credential import Key, find_key, hash_key, index_keys
 from gateway.core.error import StoreUnavailable
 from gateway.policy.key_source import KeySource
 from gateway.store.key import KeyChanges
@@ -144,3 +145,20 @@ async def test_uses_that_could_not_be_written_down_are_kept(keys: KeySource, sto
     await keys.flush()
 
     assert store.used == {"key_1": NOW}
+
+
+def test_a_lookup_costs_the_same_however_many_keys_there_are() -> None:
+    """One hash and one comparison: counted, since a clock would tell of the machine."""
+
+    class Counting(dict[str, Key]):
+        looked = 0
+
+        def get(self, digest: str, default: Any = None) -> Any:
+            self.looked += 1
+            return super().get(digest, default)
+
+    for size in (10, 10_000):
+        keys = Counting(index_keys(replace(OTHER, sha256=f"{n:064x}") for n in range(size)))
+        keys[KEY.sha256] = KEY
+        assert find_key("one", keys) == KEY
+        assert keys.looked == 1
