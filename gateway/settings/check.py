@@ -116,11 +116,6 @@ def _server(settings: Settings) -> Iterator[Problem]:
         for name, file in (("certificate", server.tls.certificate), ("key", server.tls.key)):
             if not Path(file).is_file():
                 yield ("server", "tls", name), f"names {file}, which is not a file"
-    if server.drain_delay >= server.drain_timeout:
-        yield (
-            ("server", "drain_delay"),
-            "must be less than server.drain_timeout, which counts it",
-        )
     if server.public.port and server.public.port == server.admin.port:
         yield ("server", "admin", "port"), "must differ from server.public.port"
 

@@ -67,7 +67,7 @@ class PublicServer:
         self._following: asyncio.Task[None] | None = None
         self._max_connections = settings.max_connections
         self._drain_timeout = settings.drain_timeout
-        self._drain_delay = min(settings.drain_delay, settings.drain_timeout)
+        self._drain_delay = min(settings.drain_delay, settings.drain_timeout / 2)
         self._draining: asyncio.Task[None] | None = None
         self._adapter = adapter
         self._fallback = fallback_headers

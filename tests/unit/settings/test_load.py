@@ -261,7 +261,6 @@ server: {trusted_proxies: [10.0.0.1/8]}
         ("{hosts: [a.example, 'a.example:80']}", "server.hosts[1]: must be a name like"),
         ("{hosts: ['a.*.example']}", "server.hosts[0]: must be a name like"),
         ("{tls: {certificate: /none.pem, key: /none.key}}", "server.tls.certificate: names /none"),
-        ("{drain_delay: 30s}", "server.drain_delay: must be less than server.drain_timeout"),
     ],
 )
 def test_the_listener_is_checked(refused: Refused, server: str, problem: str) -> None:
