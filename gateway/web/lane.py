@@ -80,7 +80,7 @@ class Connection(ClientProtocol):
         self._raw = b""
         self._arrival: Arrival | None = None
         self._closes = self._lingers = False
-        self._task: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[Any] | None = None
         self._relay: Relay | None = None
         # Of the full lane: the body under way, where it is read, and what is wrong with it.
         self._body: BodyFraming | None = None
@@ -104,7 +104,8 @@ class Connection(ClientProtocol):
             self._server.left(self)
         else:
             self._task.add_done_callback(lambda _: self._server.left(self))
-            self._task.cancel()
+            # Not before it has begun: it must be there to end what it was made to go on with.
+            self._loop.call_soon(self._task.cancel)
 
     def data_received(self, data: bytes) -> None:
         """Take in what came, as far as it may be taken now."""
@@ -318,8 +319,13 @@ class Connection(ClientProtocol):
         if self._failure is not None:
             payload.set_exception(self._failure)
 
+    def streams(self, task: asyncio.Task[Any] | None) -> None:
+        """The full lane's `task` writes a stream: it ends when the client leaves."""
+        self._task = task
+
     def answered(self, *, closes: bool) -> None:
         """The full lane has written an answer."""
+        self._task = None
         self._closes = self._closes or closes
         if not self._closes:
             self._done()

@@ -204,6 +204,8 @@ class PublicServer:
         )
         response = await self.handler(request)
         response = self.adopt(request, response)
+        if not isinstance(response.body, bytes):
+            connection.streams(asyncio.current_task())
         try:
             sent = await respond(incoming, response, self.date(), close=connection.closes)
         except ConnectionError:

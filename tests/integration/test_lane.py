@@ -157,6 +157,30 @@ async def test_a_client_that_leaves_ends_its_stream(fast: bool) -> None:  # noqa
             await ended.wait()
 
 
+@LANES
+async def test_a_client_that_leaves_ends_a_stream_that_is_silent(fast: bool) -> None:  # noqa: FBT001
+    ended = asyncio.Event()
+
+    async def chunks() -> AsyncGenerator[bytes, None]:
+        try:
+            yield b"data: x\n\n"
+            await asyncio.sleep(60)
+        finally:
+            ended.set()
+
+    async def answer(_: Request) -> Response:
+        return Response(
+            200, CIMultiDict({"Content-Type": "text/event-stream"}), BodyStream(chunks())
+        )
+
+    async with running(answer, fast=fast) as run:
+        async with connected(run.port) as wire:
+            await wire.send(get())
+            await wire.reader.readuntil(b"data: x\n\n")
+        async with asyncio.timeout(5):
+            await ended.wait()
+
+
 async def test_a_client_that_leaves_ends_the_request_it_waits_for() -> None:
     begun, ended = asyncio.Event(), asyncio.Event()
 
