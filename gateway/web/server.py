@@ -116,11 +116,13 @@ class PublicServer:
 
     async def stop(self) -> None:
         """Drain, for no longer than the deadline, then close what is left."""
+        if self._following is not None:
+            self._following.cancel()
+        if not self._listening:  # it never came to that
+            return
         self.drain()
         assert self._draining is not None
         _, late = await asyncio.wait({self._draining}, timeout=self._drain_timeout)
-        if self._following is not None:
-            self._following.cancel()
         if late:
             self._log.warning("drain_timed_out", connections=len(self._connections))
             for client in list(self._connections):

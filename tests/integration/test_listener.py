@@ -85,6 +85,15 @@ async def test_a_unix_socket_serves_the_same(tmp_path: Path) -> None:
         writer.close()
 
 
+async def test_a_port_that_is_taken_is_told_at_once() -> None:
+    async with running(who) as one:
+        taken = Listener(host="127.0.0.1", port=one.port)
+        async with asyncio.timeout(1):
+            with pytest.raises(OSError, match="in use"):
+                async with running(who, public=taken, drain_delay=30, drain_timeout=60):
+                    raise AssertionError("it listens where another does")
+
+
 async def test_two_processes_can_share_a_port() -> None:
     async with running(who, reuse_port=True) as one:
         again = Listener(host="127.0.0.1", port=one.port)

@@ -59,8 +59,8 @@ async def running(
         fast=fast,
         **({} if now is None else {"now": now}),
     )
-    port = await server.start()
     try:
+        port = await server.start()
         yield Running(server, port, metrics)
     finally:
         await server.stop()
