@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from http import HTTPStatus
 
 from multidict import CIMultiDict
 from yarl import URL
@@ -24,6 +25,7 @@ from gateway.policy.build import Parts, build
 from gateway.policy.cache import ResponseCache
 from gateway.policy.idempotency import IdempotencyParts
 from gateway.policy.key_source import KeySource
+from gateway.policy.openapi_source import MAX_BYTES, OpenApiSource
 from gateway.policy.security_headers import SecurityHeaders
 from gateway.policy.shared_window import SharedWindows
 from gateway.settings.contract import EVENTS, HEALTH, HISTORY, METRICS, WEBHOOKS, route_table
@@ -42,6 +44,7 @@ from gateway.web.webhooks import WebhookApi
 
 _LEASE_MARGIN_SECONDS = 10.0
 _CLOCK_SECONDS = 1.0  # a job is dated when its creation was answered, by the same clock
+OPENAPI_SECONDS = 10.0
 
 
 class Front:
@@ -100,7 +103,10 @@ class Front:
         )
         admission = Admission(settings.jobs.admission, behind.tracker, metrics, now)
         behind.tracker.listeners.append(admission.noted)
-        parts = Parts(
+        self.openapi = OpenApiSource(self._ask_upstream)
+        self.openapi.apply(policies.validation.openapi, policies.documents)
+        self._client = client
+        self._parts = Parts(
             windows=SharedWindows(stores.windows, stores.local_windows, metrics, now),
             keys=self.keys,
             boundary=ProblemBoundary(),
@@ -108,11 +114,15 @@ class Front:
             admission=admission,
             cache=self.cache,
             find=self._routes.match,
+            openapi=self.openapi,
             metrics=metrics,
             now=now,
             request_id_prefix=f"{secrets.token_hex(6)}-",
             write_line=write_line,
         )
+        self._stores = stores
+        self._terminal = self._handlers(settings, stores, behind, health)
+        self._fallback = dict(SecurityHeaders(policies.security_headers, metrics).headers)
         self.server = PublicServer(
             settings.server,
             adapter=Adapter(
@@ -121,11 +131,42 @@ class Front:
                 HostRule(settings.server.hosts),
                 settings.server.max_body,
             ),
-            handler=build(policies, parts, self._terminal(settings, stores, behind, health)),
-            fallback_headers=SecurityHeaders(policies.security_headers, metrics).headers,
+            handler=build(policies, self._parts, self._terminal),
+            fallback_headers=self._fallback,
             metrics=metrics,
             now=now,
         )
+
+    def apply(self, policies: PolicySet) -> None:
+        """Go by these policies from the next request on; those under way keep what they began with.
+
+        Counts, stored answers and the keys of the store stay. Raises ValueError, and changes
+        nothing, for policies that cannot be made.
+        """
+        handler = build(policies, self._parts, self._terminal)
+        self.openapi.apply(policies.validation.openapi, policies.documents)
+        self.cache.apply(policies.cache)
+        self._stores.apply(policies)
+        self._shared_routes = frozenset(policies.cache.public)
+        fallback = SecurityHeaders(policies.security_headers, self._metrics).headers
+        self._fallback.clear()
+        self._fallback.update(fallback)
+        self.policies = policies
+        self.server.handler = handler
+
+    async def _ask_upstream(self, path: str) -> bytes | None:
+        answer = await self._client.fetch(
+            "GET",
+            path,
+            {"Accept": "application/json"},
+            limit=MAX_BYTES,
+            seconds=OPENAPI_SECONDS,
+        )
+        if answer.status in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE):
+            return None
+        if answer.status != HTTPStatus.OK:
+            raise UpstreamError(f"the upstream answers {path} with {answer.status}")
+        return answer.body
 
     async def warm(self, job_id: str) -> None:
         """Fetch a job's status, so that polls find one while the upstream blocks on a creation."""
@@ -148,7 +189,7 @@ class Front:
         with suppress(UpstreamError):  # the next poll asks again
             await self.cache(request, self._proxy)
 
-    def _terminal(
+    def _handlers(
         self, settings: Settings, stores: Stores, behind: Behind, health: Handler
     ) -> Handler:
         """Who answers at the end of the chain: the gateway's own resources, else the upstream."""

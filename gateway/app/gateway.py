@@ -12,6 +12,7 @@ from gateway.app.convex import convex_admin
 from gateway.app.front import Front
 from gateway.app.health import build_health
 from gateway.app.keys import key_api
+from gateway.app.live import LivePolicies, PolicyFiles, PolicyState
 from gateway.app.store import Stores
 from gateway.app.upkeep import Tasks, flush_keys, gauge_outbox, prune, prune_idempotency, prune_jobs
 from gateway.app.webhooks import webhook_admin
@@ -38,6 +39,7 @@ class Gateway:
         settings: Settings,
         policies: PolicySet,
         write_line: WriteLine = through_structlog,
+        files: PolicyFiles | None = None,
     ) -> None:
         self.settings = settings
         self._log = log.get_logger("app")
@@ -72,6 +74,15 @@ class Gateway:
             write_line=write_line,
             now=self._now,
         )
+        self.live: LivePolicies | None = None
+        if files is not None:
+            self.live = LivePolicies(
+                files,
+                self.front.apply,
+                poll_seconds=settings.policies.poll,
+                metrics=self.metrics,
+                told=self._policies_read,
+            )
         self._lag = health_check.LoopLag(self.metrics, settings.health.max_loop_lag)
         self.behind.tracker.listeners.append(self._changed)
         self.behind.tracker.listeners_elsewhere.append(self._changed_elsewhere)
@@ -119,6 +130,10 @@ class Gateway:
             behind=self.behind,
             client=self.client,
             lag=self._lag,
+            policies=health_check.policies(
+                lambda: self._policy_state.generation, lambda: self._policy_state.problems
+            ),
+            openapi=self.front.openapi,
             session=session,
             metrics=self.metrics,
             now=self._now,
@@ -145,9 +160,11 @@ class Gateway:
             self.front.keys.follow(),
             stores.hear(),
             flush_keys(self.front.keys),
+            self.front.openapi.run(),
         ):
             self._tasks.spawn(work)
-
+        if self.live is not None:
+            self._tasks.spawn(self.live.run())
         if stores.replica is not None:
             self._tasks.spawn(stores.replica.run())
 
@@ -191,6 +208,14 @@ class Gateway:
             self.behind.watcher.wake()
         if change.before is None or known:
             self._tasks.spawn(self.front.warm(change.job.id))
+
+    @property
+    def _policy_state(self) -> PolicyState:
+        return PolicyState() if self.live is None else self.live.state
+
+    def _policies_read(self) -> None:
+        """Health tells of it at once, not at the next round."""
+        self._tasks.spawn(self.health.look("policies"))
 
     def _drain(self) -> None:
         """Readiness turns first; clients are sent elsewhere after that."""

@@ -9,6 +9,7 @@ from aiohttp import ClientSession
 from gateway.app.behind import Behind
 from gateway.app.store import Stores
 from gateway.delivery.dead_letter import DeadLetters
+from gateway.policy.openapi_source import OpenApiSource
 from gateway.settings.model import Settings
 from gateway.telemetry.metric import Metrics
 from gateway.upstream.client import UpstreamClient
@@ -24,6 +25,8 @@ def build_health(  # noqa: PLR0913 - collaborators, each by its name
     behind: Behind,
     client: UpstreamClient,
     lag: health_check.LoopLag,
+    policies: Check,
+    openapi: OpenApiSource,
     session: ClientSession,
     metrics: Metrics,
     now: Callable[[], float],
@@ -50,7 +53,8 @@ def build_health(  # noqa: PLR0913 - collaborators, each by its name
         Component("event_loop", lag.check),
         Component("jobs", health_check.queue(stores.jobs.unfinished, now)),
         Component("webhooks", delivery.check),
-        Component("policies", health_check.policies(lambda: 1, lambda: None)),
+        Component("policies", policies),
+        Component("openapi", health_check.openapi(lambda: openapi.state)),
     ]
     components += [
         Component(name, health_check.dependency(session, each), each.critical)

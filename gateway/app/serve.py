@@ -12,6 +12,7 @@ import orjson
 import uvloop
 
 from gateway.app.gateway import Gateway
+from gateway.app.live import PolicyFiles
 from gateway.settings.load import load, load_policies, policies_directory
 from gateway.telemetry import log
 from gateway.telemetry.access import access_writer
@@ -19,19 +20,20 @@ from gateway.telemetry.sink import BackgroundStream
 
 
 def run(config: Path, port_file: Path | None) -> None:
-    """Serve until SIGTERM or SIGINT.
+    """Serve until SIGTERM or SIGINT; SIGHUP has the policy files read at once.
 
     `port_file` is written, as JSON by listener, once the ports are open. Raises SettingsError with
     every problem, or OSError for a port that is taken.
     """
     settings = load(config, os.environ)
-    policies = load_policies(policies_directory(config, settings))
+    files = PolicyFiles.of(policies_directory(config, settings))
+    policies = load_policies(files.directory)
     level: dict[str, str] = {"level": "debug"} if settings.debug else {}
     logs = settings.log.model_copy(update=level)
     stream = BackgroundStream(sys.stdout)
     log.configure(logs, stream)
     try:
-        gateway = Gateway(settings, policies, access_writer(logs, stream))
+        gateway = Gateway(settings, policies, access_writer(logs, stream), files)
         uvloop.run(_serve(gateway, port_file))
     finally:
         stream.close()
@@ -42,6 +44,8 @@ async def _serve(gateway: Gateway, port_file: Path | None) -> None:
     loop = asyncio.get_running_loop()
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signal_number, stop.set)
+    if gateway.live is not None:
+        loop.add_signal_handler(signal.SIGHUP, gateway.live.wake)
     ports = await gateway.start()
     try:
         if port_file is not None:

@@ -95,6 +95,10 @@ class Stores:
         self.responses = self.tiers = tiers
         self._purges = Subscription(client, far.channel, tiers.hear, tiers.missed)
 
+    def apply(self, policies: PolicySet) -> None:
+        """Go by these policies from now on; what is stored stays, within its new bound."""
+        self.memory.max_bytes = policies.cache.max_bytes
+
     async def hear(self) -> None:
         """Hear of what other replicas purge, until cancelled; without Redis there are none."""
         if self._purges is not None:

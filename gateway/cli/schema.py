@@ -17,7 +17,7 @@ def add(commands: Commands) -> None:
         default="gateway",
         choices=(
             *("gateway", "auth", "cache", "cors", "idempotency", "rate_limits"),
-            "security_headers",
+            *("security_headers", "validation"),
         ),
     )
     schema.set_defaults(run=_schema)

@@ -134,6 +134,12 @@ class MisdirectedRequest(GatewayError):
     status, slug, title = 421, "misdirected-request", "Misdirected request"
 
 
+class UnsupportedMediaType(GatewayError):
+    """The body's type or coding is not taken (RFC 9110 section 15.5.16)."""
+
+    status, slug, title = 415, "unsupported-media-type", "Unsupported media type"
+
+
 class UnprocessableContent(GatewayError):
     """Well-formed, but a field breaks a rule; `errors` point at each (JSON Pointer, RFC 6901)."""
 

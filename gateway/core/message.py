@@ -52,6 +52,26 @@ class NoBody:
             yield chunk
 
 
+class WholeBody:
+    """A body that is already here, as when a policy has rewritten it."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+
+    @property
+    def is_empty(self) -> bool:
+        """True when there are no bytes."""
+        return not self._content
+
+    async def read(self, limit: int) -> bytes:  # noqa: ARG002 - it has been read, within bounds
+        """All of it."""
+        return self._content
+
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        """All of it, in one piece."""
+        yield self._content
+
+
 @dataclass(slots=True)
 class Request:
     """One request on its walk through the policies.

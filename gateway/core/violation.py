@@ -22,6 +22,10 @@ class Violations:
         """Note that a request header breaks a rule."""
         self.errors.append({"header": name, "detail": detail})
 
+    def add_parameter(self, detail: str, name: str, place: str) -> None:
+        """Note that a parameter breaks a rule; `place` is path, query or header."""
+        self.errors.append({"parameter": name, "in": place, "detail": detail})
+
     def add_unknown(self, name: str, known: Collection[str]) -> None:
         """Note a field nobody knows, with the name that was probably meant."""
         near = difflib.get_close_matches(name, known, n=1)
@@ -33,7 +37,7 @@ class Violations:
         if not self.errors:
             return
         first, rest = self.errors[0], len(self.errors) - 1
-        where = first.get("header") or first["pointer"]
+        where = first.get("header") or first.get("parameter") or first["pointer"]
         more = f" ({rest} more: see errors)" if rest else ""
         raise UnprocessableContent(f"{where} {first['detail']}{more}", self.errors)
 

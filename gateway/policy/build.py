@@ -15,11 +15,13 @@ from gateway.policy.cors import Cors
 from gateway.policy.cors_adapter import Find
 from gateway.policy.idempotency import Idempotency, IdempotencyParts
 from gateway.policy.key_source import KeySource
-from gateway.policy.quota import Stage
+from gateway.policy.openapi_source import OpenApiSource
+from gateway.policy.quota import STAGES
 from gateway.policy.rate_limit import RateLimit
 from gateway.policy.request_id import RequestId
 from gateway.policy.security_headers import SecurityHeaders
 from gateway.policy.shared_window import SharedWindows
+from gateway.policy.validation import Validation
 from gateway.settings.policy import PolicySet
 from gateway.telemetry.access import WriteLine, through_structlog
 from gateway.telemetry.metric import Metrics
@@ -31,6 +33,7 @@ class Parts:
 
     `boundary` turns errors into answers; `admission` bounds the active jobs; `cache` holds stored
     responses; `keys` are those of the store; `find` names the route of a method and path;
+    `openapi` is what the upstream says of itself;
     `request_id_prefix` is random for each process; `write_line` takes the access lines.
     """
 
@@ -41,6 +44,7 @@ class Parts:
     admission: Policy
     cache: Policy
     find: Find
+    openapi: OpenApiSource
     metrics: Metrics
     now: Callable[[], float]
     request_id_prefix: str
@@ -54,20 +58,22 @@ def build(policies: PolicySet, parts: Parts, terminal: Handler) -> Handler:
     name is not ASCII.
     """
     metrics, now = parts.metrics, parts.now
+    limits = {
+        stage: RateLimit(policies.rate_limits, stage, parts.windows, metrics, now)
+        for stage in STAGES
+    }
+    # Last of what may fail: the keys in force are those of the files in force.
     parts.keys.listed = index_keys(keys_of(policies.auth))
-
-    def limit(stage: Stage) -> RateLimit:
-        return RateLimit(policies.rate_limits, stage, parts.windows, metrics, now)
-
     order: tuple[Policy, ...] = (
         RequestId(parts.request_id_prefix),
         AccessLog(metrics, now, parts.write_line),
         SecurityHeaders(policies.security_headers, metrics),
         Cors(policies.cors, parts.find, metrics),
         parts.boundary,
-        limit("address"),
+        limits["address"],
         Auth(policies.auth, parts.keys, metrics, now),
-        limit("key"),
+        limits["key"],
+        Validation(policies.validation, policies.documents, parts.openapi, metrics),
         Idempotency(policies.idempotency, parts.idempotency),
         parts.admission,
         parts.cache,

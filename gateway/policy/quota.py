@@ -21,6 +21,7 @@ from gateway.settings.policy import Limit, LimitOverride, RateLimitPolicy
 from gateway.telemetry.metric import Metrics
 
 Stage = Literal["address", "key"]
+STAGES: tuple[Stage, ...] = ("address", "key")
 _UNLIMITED_ROUTES = frozenset({HEALTH})
 _WHO = frozenset({"ip", "key", "owner"})
 

@@ -11,7 +11,14 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from gateway.core.error import SettingsError
-from gateway.settings import check, check_browser, check_policy, check_rate_limit, yaml
+from gateway.settings import (
+    check,
+    check_browser,
+    check_policy,
+    check_rate_limit,
+    check_validation,
+    yaml,
+)
 from gateway.settings.model import Model, Settings
 from gateway.settings.policy import (
     AuthPolicy,
@@ -21,6 +28,7 @@ from gateway.settings.policy import (
     RateLimitPolicy,
 )
 from gateway.settings.policy_browser import CorsPolicy, SecurityHeaderPolicy
+from gateway.settings.policy_validation import ValidationPolicy
 from gateway.settings.problem import Problem, annotation_at, bare, line, nearest, of_schema
 from gateway.settings.source import References, merge, overlay, with_variables
 from gateway.settings.yaml import Document, Location
@@ -59,22 +67,30 @@ def load_policies(directory: Path) -> PolicySet:
     if not directory.is_dir():
         raise SettingsError([f"{directory}: is not a directory; policies.directory names it"])
     found: dict[str, Model] = {}
-    documents: dict[str, Document] = {}
+    origins: dict[str, Document] = {}
+    broken: set[str] = set()
     problems: list[str] = []
     for file in sorted(directory.iterdir()):
         # A mounted ConfigMap has directories of its own that begin with a dot.
         if file.suffix not in (".yaml", ".yml") or file.name.startswith("."):
             continue
         try:
-            documents[file.stem], found[file.stem] = _policy(file)
+            origins[file.stem], found[file.stem] = _policy(file)
         except SettingsError as error:
+            broken.add(file.stem)
             problems.extend(error.problems)
+    policies = PolicySet.model_validate(found)
+    # What depends on a broken file is not judged by what it would be without it.
+    if not broken & {"auth", "rate_limits"} and (
+        together := list(check_rate_limit.check_tiers(policies))
+    ):
+        problems.extend(_lines(origins["auth"], together))
+    documents, unusable = check_validation.read_documents(directory, policies.validation)
+    if unusable:
+        problems.extend(_lines(origins["validation"], unusable))
     if problems:
         raise SettingsError(problems)
-    policies = PolicySet.model_validate(found)
-    if together := list(check_rate_limit.check_tiers(policies)):
-        raise SettingsError(_lines(documents["auth"], together))
-    return policies
+    return policies.with_documents(documents)
 
 
 def policies_directory(path: Path, settings: Settings) -> Path:
@@ -110,6 +126,7 @@ _FILES: Mapping[str, Callable[[Path], tuple[Document, Model]]] = {
     "security_headers": lambda file: _read(
         file, SecurityHeaderPolicy, check_browser.check_security_headers
     ),
+    "validation": lambda file: _read(file, ValidationPolicy, check_validation.check_validation),
 }
 
 

@@ -329,9 +329,10 @@ class Convex(Model):
 
 
 class Policies(Model):
-    """Where the policy files are."""
+    """Where the policy files are, and how often they are looked at without a notice of a change."""
 
     directory: str = "policies"
+    poll: PositiveSeconds = 10.0
 
 
 class Metrics(Model):

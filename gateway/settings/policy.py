@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
 from gateway.core.window import MAX_LIMIT
 from gateway.settings.model import Mode, Model, PositiveSeconds, Seconds, Size
 from gateway.settings.policy_browser import CorsPolicy, SecurityHeaderPolicy
+from gateway.settings.policy_validation import ValidationPolicy
 
 Count = Annotated[int, Field(ge=1, le=MAX_LIMIT)]
 Sha256 = Annotated[str, Field(pattern=r"^(sha256:)?[0-9a-f]{64}$")]
@@ -152,3 +154,17 @@ class PolicySet(Model):
     cors: CorsPolicy = CorsPolicy()
     idempotency: IdempotencyPolicy = IdempotencyPolicy()
     security_headers: SecurityHeaderPolicy = SecurityHeaderPolicy()
+    validation: ValidationPolicy = ValidationPolicy()
+
+    # What the JSON files that `validation` names hold, by their names.
+    _documents: dict[str, Any] = PrivateAttr(default_factory=dict)
+
+    @property
+    def documents(self) -> Mapping[str, Any]:
+        """The JSON files that the policies name, by name."""
+        return self._documents
+
+    def with_documents(self, documents: Mapping[str, Any]) -> PolicySet:
+        """The same set, with what its files hold."""
+        self._documents.update(documents)
+        return self

@@ -177,6 +177,11 @@ class Metrics:
             "Answers seen by security headers in shadow mode, by whether they would change.",
             ("decision",),
         )
+        self.validation_decisions_total = self._counter(
+            "validation_decisions_total",
+            "Decisions on what requests hold: passed, stripped, or the problem they met.",
+            ("decision",),
+        )
         self.windows_away = self._gauge(
             "windows_away",
             "1 while the shared store of rate windows does not answer, else 0.",
@@ -211,6 +216,12 @@ class Metrics:
         )
         self.policy_generation = self._gauge(
             "policy_generation", "How often the policy files were applied since the start."
+        )
+        self.policies_refused = self._gauge(
+            "policies_refused", "1 while the newest policy files are refused, else 0."
+        )
+        self.policy_reloads_total = self._counter(
+            "policy_reloads_total", "Changed policy files that were read again.", ("result",)
         )
         self.store_errors_total = self._counter(
             "store_errors_total", "Operations a store did not answer.", ("store",)

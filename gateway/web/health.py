@@ -97,6 +97,12 @@ class Health:
         """Check every component once, all side by side."""
         await asyncio.gather(*(self._check(component) for component in self._components))
 
+    async def look(self, name: str) -> None:
+        """Check one component now, as when it has news of itself."""
+        for component in self._components:
+            if component.name == name:
+                await self._check(component)
+
     @property
     def status(self) -> Status:
         """`unhealthy` when a critical component is, `degraded` when any is not well."""

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
 
 import aiohttp
 import psutil
 
 from gateway.core.job import Job, State
 from gateway.core.outbox import Backlog
+from gateway.policy.openapi_source import SourceState
 from gateway.settings.model import Dependency, Settings
+from gateway.telemetry.log import mask
 from gateway.telemetry.metric import Metrics
 from gateway.upstream.client import UpstreamClient
 from gateway.web.health import Check, Component, Reading, Status
 
 MEMORY_WARNING = 0.9  # share of the allowed memory
 CPU_WARNING = 90.0  # percent of one core: the event loop has no more than one
+MAX_PROBLEMS = 20  # of policy files, shown in health
 MIN_ATTEMPTS = 10  # fewer say nothing about a ratio
 MIN_SUCCESS_RATIO = 0.5
 # Results of gateway_delivery_attempts_total: the one that means success, and those of messages that
@@ -222,14 +226,31 @@ def attempts(metrics: Metrics, sink: str) -> tuple[float, float]:
     return sum(counts.values()), counts.get(DELIVERED, 0.0)
 
 
-def policies(generation: Callable[[], int], last_error: Callable[[], str | None]) -> Check:
+def policies(generation: Callable[[], int], problems: Callable[[], Sequence[str]]) -> Check:
     """The policy files: how often they were applied; degraded while the newest are refused."""
 
     async def check() -> Reading:
-        detail = {"generation": generation()}
-        error = last_error()
-        if error is not None:
-            return Reading(Status.DEGRADED, error, detail)
+        detail: dict[str, Any] = {"generation": generation()}
+        found = problems()
+        if not found:
+            return Reading(detail=detail)
+        detail["problems"] = [mask(each) for each in found[:MAX_PROBLEMS]]
+        more = f" ({len(found) - 1} more)" if len(found) > 1 else ""
+        return Reading(Status.DEGRADED, f"{found[0]}{more}", detail)
+
+    return check
+
+
+def openapi(state: Callable[[], SourceState]) -> Check:
+    """The upstream's description; degraded while requests are not held against the newest."""
+
+    async def check() -> Reading:
+        found = state()
+        if not (found.wanted and found.published):
+            return Reading(Status.NOT_CONFIGURED)
+        detail = {"operations": found.operations}
+        if found.error is not None:
+            return Reading(Status.DEGRADED, found.error, detail)
         return Reading(detail=detail)
 
     return check

@@ -396,6 +396,8 @@ class GatewayProcess:
         folder.mkdir(exist_ok=True)
         for file in (ROOT / "policies").glob("*.yaml"):
             document = yaml.safe_load(file.read_text())
+            if file.name == "validation.yaml":
+                document["openapi"]["source"] = "none"  # nothing but tests asks the upstream
             if file.name == "auth.yaml":
                 document["entries"] = [
                     _entry("test", "test", KEY),

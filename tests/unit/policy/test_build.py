@@ -17,6 +17,7 @@ from gateway.policy.build import Parts, build
 from gateway.policy.cache import ResponseCache
 from gateway.policy.idempotency import IdempotencyParts
 from gateway.policy.key_source import KeySource
+from gateway.policy.openapi_source import OpenApiSource
 from gateway.policy.shared_window import SharedWindows
 from gateway.settings.model import Admission as AdmissionSettings
 from gateway.settings.policy import CachePolicy, PolicySet
@@ -42,6 +43,10 @@ POLICIES = {
     },
 }
 Lines = list[MutableMapping[str, Any]]
+
+
+async def unpublished(_: str) -> None:
+    """An upstream without a description of itself."""
 
 
 class Jobs:
@@ -99,6 +104,7 @@ def handler(metrics: Metrics, clock: FakeClock, terminal: Terminal, jobs: Jobs) 
             now=clock,
         ),
         find=lambda *_: STATUS,
+        openapi=OpenApiSource(unpublished),
         metrics=metrics,
         now=clock,
         request_id_prefix="prefix-",

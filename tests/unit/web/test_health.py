@@ -18,6 +18,7 @@ from gateway.core.job import Job, State
 from gateway.core.message import NoBody, Request
 from gateway.core.outbox import Backlog
 from gateway.core.route import OTHER, Match
+from gateway.policy.openapi_source import SourceState
 from gateway.settings.model import Dependency
 from gateway.telemetry.metric import Metrics
 from gateway.web import health_check
@@ -392,8 +393,28 @@ async def test_delivery_shows_its_backlog_and_the_ratio_since_the_last_check() -
 
 
 async def test_refused_policies_are_degraded_and_the_last_good_ones_counted() -> None:
-    good = await health_check.policies(lambda: 2, lambda: None)()
-    refused = await health_check.policies(lambda: 2, lambda: "auth.yaml:1: no")()
+    good = await health_check.policies(lambda: 2, list)()
+    refused = await health_check.policies(lambda: 2, lambda: ["auth.yaml:1: no", "x"])()
 
     assert good == Reading(detail={"generation": 2})
-    assert refused == Reading(Status.DEGRADED, "auth.yaml:1: no", {"generation": 2})
+    assert refused.status is Status.DEGRADED
+    assert refused.error == "auth.yaml:1: no (1 more)"
+    assert refused.detail == {"generation": 2, "problems": ["auth.yaml:1: no", "x"]}
+
+
+@pytest.mark.parametrize(
+    ("state", "expected"),
+    [
+        (SourceState(), Reading(Status.NOT_CONFIGURED)),
+        (SourceState(wanted=True, published=False), Reading(Status.NOT_CONFIGURED)),
+        (SourceState(wanted=True, operations=3), Reading(detail={"operations": 3})),
+        (
+            SourceState(wanted=True, operations=3, error="away"),
+            Reading(Status.DEGRADED, "away", {"operations": 3}),
+        ),
+    ],
+)
+async def test_a_description_that_is_away_is_degraded(
+    state: SourceState, expected: Reading
+) -> None:
+    assert await health_check.openapi(lambda: state)() == expected
