@@ -66,7 +66,7 @@ class Front:
     ) -> None:
         self._contract = contract
         self._metrics = metrics
-        self._now = now
+        self.now = now
         self._routes = route_table(settings, contract)
         self._upstream_host = URL(settings.upstream.url).authority
         self._shared_routes = frozenset(policies.cache.public)
@@ -106,7 +106,7 @@ class Front:
         self.openapi = OpenApiSource(self._ask_upstream)
         self.openapi.apply(policies.validation.openapi, policies.documents)
         self._client = client
-        self._parts = Parts(
+        self.parts = Parts(
             windows=SharedWindows(stores.windows, stores.local_windows, metrics, now),
             keys=self.keys,
             boundary=ProblemBoundary(),
@@ -123,15 +123,16 @@ class Front:
         self._stores = stores
         self._terminal = self._handlers(settings, stores, behind, health)
         self._fallback = dict(SecurityHeaders(policies.security_headers, metrics).headers)
+        self.adapter = Adapter(
+            self._routes,
+            TrustedProxies(settings.server.trusted_proxies, settings.server.forwarded),
+            HostRule(settings.server.hosts),
+            settings.server.max_body,
+        )
         self.server = PublicServer(
             settings.server,
-            adapter=Adapter(
-                self._routes,
-                TrustedProxies(settings.server.trusted_proxies, settings.server.forwarded),
-                HostRule(settings.server.hosts),
-                settings.server.max_body,
-            ),
-            handler=build(policies, self._parts, self._terminal),
+            adapter=self.adapter,
+            handler=build(policies, self.parts, self._terminal),
             fallback_headers=self._fallback,
             metrics=metrics,
             now=now,
@@ -143,7 +144,7 @@ class Front:
         Counts, stored answers and the keys of the store stay. Raises ValueError, and changes
         nothing, for policies that cannot be made.
         """
-        handler = build(policies, self._parts, self._terminal)
+        handler = build(policies, self.parts, self._terminal)
         self.openapi.apply(policies.validation.openapi, policies.documents)
         self.cache.apply(policies.cache)
         self._stores.apply(policies)
@@ -184,7 +185,7 @@ class Front:
             client="gateway",
             scheme="http",
             host=self._upstream_host,
-            received_at=self._now(),
+            received_at=self.now(),
         )
         with suppress(UpstreamError):  # the next poll asks again
             await self.cache(request, self._proxy)
@@ -200,7 +201,7 @@ class Front:
             audit=stores.audit,
             rule=behind.rule,
             max_per_owner=settings.webhooks.max_per_owner,
-            now=self._now,
+            now=self.now,
             token=secrets.token_bytes,
             wake=behind.wake,
             publish=behind.publish,

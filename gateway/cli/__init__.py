@@ -11,12 +11,24 @@ import sys
 from collections.abc import Sequence
 
 from gateway import __version__
-from gateway.cli import check, convex, demo, drain, keys, migrate, schema, serve, webhooks
-from gateway.cli.failure import explain, fail
+from gateway.cli import (
+    check,
+    convex,
+    demo,
+    drain,
+    explain,
+    failure,
+    keys,
+    migrate,
+    schema,
+    serve,
+    webhooks,
+)
+from gateway.cli.failure import fail
 from gateway.core.error import SettingsError
 
 # In the order of `gateway --help`.
-_COMMANDS = (serve, check, drain, keys, webhooks, convex, migrate, demo, schema)
+_COMMANDS = (serve, check, explain, drain, keys, webhooks, convex, migrate, demo, schema)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        return fail(explain(error))
+        return fail(failure.explain(error))
     except KeyboardInterrupt:
         return 130
     return code

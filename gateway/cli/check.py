@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gateway.cli.failure import fail
@@ -12,7 +14,9 @@ from gateway.cli.option import Commands, add_config
 from gateway.core.error import SettingsError
 
 if TYPE_CHECKING:
+    from gateway.settings.check_reach import Reach
     from gateway.settings.model import Settings
+    from gateway.settings.policy import PolicySet
 
 
 def add(commands: Commands) -> None:
@@ -24,6 +28,7 @@ def add(commands: Commands) -> None:
 
 
 def _check(arguments: argparse.Namespace) -> int:
+    from gateway.settings.check_reach import unmet_scopes
     from gateway.settings.load import load, load_policies, policies_directory
 
     problems: list[str] = []
@@ -37,15 +42,39 @@ def _check(arguments: argparse.Namespace) -> int:
     # The settings may be too wrong to name the directory; its files are looked at all the same.
     if settings is not None or directory.is_dir():
         try:
-            auth = load_policies(directory).auth
-            if auth.enabled and not auth.entries:
-                print(f"note: {directory}/auth.yaml has no keys yet; see 'gateway keys create'")
+            policies = load_policies(directory)
+            problems.extend(_told(directory, unmet_scopes(policies)))
+            notes = [] if settings is None else _notes(directory, settings, policies)
+            print("".join(f"note: {note}\n" for note in notes), end="")
         except SettingsError as error:
             problems.extend(error.problems)
     if problems or settings is None:
         return fail(*problems)
     print(f"{arguments.config} and {directory} are good.")
     return _connect(settings) if arguments.connect else 0
+
+
+def _notes(directory: Path, settings: Settings, policies: PolicySet) -> list[str]:
+    """What is no mistake, but may not be meant."""
+    from gateway.settings.check_reach import unmet_routes
+
+    notes = _told(directory, unmet_routes(settings, policies))
+    if policies.auth.enabled and not policies.auth.entries:
+        notes.append(f"{directory}/auth.yaml has no keys yet; see 'gateway keys create'")
+    return notes
+
+
+def _told(directory: Path, found: Iterable[Reach]) -> list[str]:
+    """Each with its file and line."""
+    from gateway.settings import yaml
+    from gateway.settings.problem import line
+
+    told = []
+    for name, location, said in found:
+        file = directory / f"{name}.yaml"
+        origins = yaml.load(file).origins if file.exists() else {}
+        told.append(line(origins, (location, said), str(file)))
+    return told
 
 
 def _connect(settings: Settings) -> int:

@@ -33,8 +33,8 @@ class Parts:
 
     `boundary` turns errors into answers; `admission` bounds the active jobs; `cache` holds stored
     responses; `keys` are those of the store; `find` names the route of a method and path;
-    `openapi` is what the upstream says of itself;
-    `request_id_prefix` is random for each process; `write_line` takes the access lines.
+    `openapi` is what the upstream says of itself; `request_id_prefix` is random for each process;
+    `write_line` takes the access lines.
     """
 
     windows: SharedWindows
@@ -52,7 +52,12 @@ class Parts:
 
 
 def build(policies: PolicySet, parts: Parts, terminal: Handler) -> Handler:
-    """The chain, outermost first; errors end inside what every answer passes.
+    """The chain of these policies before `terminal`. Raises ValueError as `in_order` does."""
+    return compose(in_order(policies, parts), terminal)
+
+
+def in_order(policies: PolicySet, parts: Parts) -> tuple[Policy, ...]:
+    """Every policy, outermost first; errors end inside what every answer passes.
 
     Raises ValueError for a key whose expiry is no time or whose network is none, or a limit whose
     name is not ASCII.
@@ -64,7 +69,7 @@ def build(policies: PolicySet, parts: Parts, terminal: Handler) -> Handler:
     }
     # Last of what may fail: the keys in force are those of the files in force.
     parts.keys.listed = index_keys(keys_of(policies.auth))
-    order: tuple[Policy, ...] = (
+    return (
         RequestId(parts.request_id_prefix),
         AccessLog(metrics, now, parts.write_line),
         SecurityHeaders(policies.security_headers, metrics),
@@ -78,4 +83,3 @@ def build(policies: PolicySet, parts: Parts, terminal: Handler) -> Handler:
         parts.admission,
         parts.cache,
     )
-    return compose(order, terminal)

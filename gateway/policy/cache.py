@@ -139,6 +139,19 @@ class ResponseCache:
             return await self._join(question)
         return await self._ask(question)
 
+    def explain(self, request: Request) -> str:
+        """Whether it would look for a stored answer, and for whose; nothing is looked up."""
+        if not self._enabled:
+            return "switched off"
+        if request.match.route.gateway:
+            return "not asked: the gateway answers this itself"
+        if request.method not in _READS:
+            return "nothing is stored: not a read"
+        if not self._rule.covers(request) or self._rule.bypasses(request):
+            return "nothing is stored: the route or the request's own fields forbid it"
+        key = self._rule.key(request)
+        return f"a fresh stored answer is given; its key ends in {key.splitlines()[-1]!r}"
+
     async def changed(self, change: JobChange) -> int:
         """Hear of a job's change; how many stored answers of it are stale now, or at its end gone.
 

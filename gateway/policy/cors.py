@@ -123,9 +123,13 @@ class Cors:
         return self._adapter.allows(request, request.headers[_ORIGIN])
 
     def _is_own(self, request: Request) -> bool:
-        """True when the page came from this very host: browsers send Origin with it too."""
+        """True when the page came from this very host: browsers send Origin with it too.
+
+        Whatever its scheme: before the gateway may stand what ends TLS.
+        """
         given = request.headers.getall(_ORIGIN)
-        return given == [f"{request.scheme}://{request.host.lower()}"]
+        host = request.host.lower()
+        return given in ([f"https://{host}"], [f"http://{host}"])
 
     def _refuse(self, request: Request, denial: ForeignOrigin, decision: str) -> None:
         """Have the problem boundary answer, which is further in than this policy."""

@@ -37,7 +37,7 @@ class RateLimit:
         now: Callable[[], float],
     ) -> None:
         self._planner = Planner(policy, stage, metrics)
-        self._stage = stage
+        self.stage = stage
         self._legacy = policy.legacy_headers
         self._windows = windows
         self._now = now

@@ -113,7 +113,9 @@ class Validation:
         schema = self._judge_parameters(request, described)
         mended: bytes | None = None
         if not request.body.is_empty:
-            plain = await self._read(request, plan, _checked_type(request, plan))
+            plain = await self._read(
+                request, plan, _checked_type(request, plan), expected=schema is not None
+            )
             if plain is not None:
                 document, mended = self._judge_json(plain, plan, violations)
                 if schema is not None:
@@ -147,14 +149,19 @@ class Validation:
             violations.add("is required: send a JSON body")
         return operation.body
 
-    async def _read(self, request: Request, plan: _Plan, kind: str) -> bytes | None:
+    async def _read(
+        self, request: Request, plan: _Plan, kind: str, *, expected: bool
+    ) -> bytes | None:
         """The plain bytes of a body that is to be judged as JSON; None for any other.
 
-        A body without a type is JSON when it looks so: the upstream may take it for that.
+        A body without a type is JSON when it looks so: the upstream may take it for that. To look
+        it must be read whole; one of unknown length is, where JSON is `expected` or the route has
+        rules of its own.
         """
         codings = _codings(request)
         is_json = kind == "application/json" or kind.endswith("+json")
-        if not (is_json or not kind or codings or plan.max_body < sys.maxsize):
+        may_be = not kind and (expected or plan is not self._else or _LENGTH in request.headers)
+        if not (is_json or may_be or codings or plan.max_body < sys.maxsize):
             return None
         # In shadow a body beyond the bound is still to be forwarded: it must not be half read.
         limit = plan.max_body if self._enforced else sys.maxsize
@@ -164,7 +171,7 @@ class Validation:
                 f"The body exceeds {plan.max_body} bytes, the bound of its route."
             )
         plain = self._inflated(body, codings) if codings else body
-        if is_json or (not kind and plain.lstrip(_BLANKS).startswith(_JSON_BEGINS)):
+        if is_json or (may_be and plain.lstrip(_BLANKS).startswith(_JSON_BEGINS)):
             return plain
         return None
 

@@ -343,3 +343,55 @@ def test_a_reader_that_left_is_no_error() -> None:
         os.close(writer)
 
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_check_names_a_scope_that_no_key_has(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    auth = config.parent / "policies" / "auth.yaml"
+    auth.write_text("keys: {source: [file]}\nscopes:\n  webhooks: [webhooks]\nentries: []\n")
+
+    assert main(["check", "--config", str(config)]) == 1
+    assert f"{auth}:3: scopes.webhooks: no key has webhooks" in capsys.readouterr().err
+
+
+def test_check_notes_a_route_that_the_settings_do_not_have(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    limits = config.parent / "policies" / "rate_limits.yaml"
+    limits.write_text("limits:\n  a: {limit: 1, window: 1s, routes: [job-cancel, webhooks]}\n")
+
+    assert main(["check", "--config", str(config)]) == 0
+    out = capsys.readouterr().out
+    assert f"note: {limits}:2: limits.a.routes[0]: gateway.yaml has no route job-cancel" in out
+    assert "routes[1]" not in out
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("rate_limits", "limits: {a: {limit: 1, window: -5s}}", "is not a duration"),
+        ("rate_limits", "limits: {a: {limit: 1, window: 1s, routes: [job-creat]}}", "did you mean"),
+        (
+            "rate_limits",
+            "limits:\n  a: {limit: 1}\n  a: {limit: 2}",
+            "twice",
+        ),
+        ("cache", "a: &a [x, x]\nb: [*a, *a]", "anchors and aliases"),
+        ("cache", "# " + "x" * 10 * 1024**2, "is larger than"),
+        ("validation", "routes: {job-create: {schema_file: no.json}}", "is not in"),
+    ],
+)
+def test_check_tells_bad_input_precisely(
+    config: Path, capsys: pytest.CaptureFixture[str], file: str, content: str, said: str
+) -> None:
+    path = config.parent / "policies" / f"{file}.yaml"
+    path.write_text(content)
+    (config.parent / "policies" / "auth.yaml").write_text("mod: shadow")
+
+    assert main(["check", "--config", str(config)]) == 1
+
+    told = capsys.readouterr().err
+    assert said in told
+    assert str(path) in told
+    assert "auth.yaml:1: mod: unknown key; did you mean 'mode'?" in told  # all of them, at once

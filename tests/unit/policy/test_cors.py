@@ -190,7 +190,7 @@ async def test_a_refusal_can_be_read_by_the_page() -> None:
     assert response.headers["Access-Control-Allow-Origin"] == APP
 
 
-@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://gateway.example"])
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", "https://gateway.example:8443"])
 async def test_a_websocket_from_a_foreign_page_never_reaches_the_upstream(origin: str) -> None:
     chain = Chain()
 
@@ -200,7 +200,7 @@ async def test_a_websocket_from_a_foreign_page_never_reaches_the_upstream(origin
     assert chain.count("websocket-denied") == 1
 
 
-@pytest.mark.parametrize("origin", [APP, "https://gateway.example", None])
+@pytest.mark.parametrize("origin", [APP, "https://gateway.example", "http://gateway.example", None])
 async def test_a_websocket_of_our_own_pages_passes(origin: str | None) -> None:
     chain = Chain()
     headers = {"Upgrade": "websocket"} | ({"Origin": origin} if origin else {})

@@ -102,7 +102,7 @@ async def test_good_json_passes_byte_for_byte() -> None:
     [
         {"Content-Type": "application/json; charset=utf-8"},
         {"Content-Type": "application/merge-patch+json"},
-        {},  # an upstream may take it for JSON
+        {"Content-Length": "9"},  # without a type: an upstream may take it for JSON
     ],
 )
 async def test_json_that_parsers_read_differently_is_a_400(
@@ -128,6 +128,25 @@ async def test_a_body_that_no_rule_needs_is_not_read(kind: str) -> None:
     await judge.policy(request, judge.terminal)
 
     assert len(judge.terminal.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("policy", "headers", "is_judged"),
+    [
+        ({}, {}, False),  # it may be a stream without end
+        ({}, {"Content-Length": "1"}, True),
+        ({"routes": {"job-create": {}}}, {}, True),
+    ],
+)
+async def test_a_body_without_a_type_is_judged_where_it_can_be(
+    policy: dict[str, Any], headers: dict[str, str], *, is_judged: bool
+) -> None:
+    judge = Judge(**policy)
+
+    if is_judged:
+        assert (await judge.refused(b"{", headers)).status == 400
+    else:
+        await judge.ask(b"{", headers)
 
 
 async def test_markup_is_refused_at_its_field() -> None:
