@@ -163,17 +163,28 @@ class Validation:
         may_be = not kind and (expected or plan is not self._else or _LENGTH in request.headers)
         if not (is_json or may_be or codings or plan.max_body < sys.maxsize):
             return None
-        # In shadow a body beyond the bound is still to be forwarded: it must not be half read.
-        limit = plan.max_body if self._enforced else sys.maxsize
-        body = await request.body.read(limit)
-        if len(body) > plan.max_body:
-            raise ContentTooLarge(
-                f"The body exceeds {plan.max_body} bytes, the bound of its route."
-            )
+        body = await self._whole(request, plan)
         plain = self._inflated(body, codings) if codings else body
         if is_json or (may_be and plain.lstrip(_BLANKS).startswith(_JSON_BEGINS)):
             return plain
         return None
+
+    async def _whole(self, request: Request, plan: _Plan) -> bytes:
+        # In shadow a body beyond the bound is still to be forwarded: it must not be half read.
+        limit = plan.max_body if self._enforced else sys.maxsize
+        too_large = ContentTooLarge(
+            f"The body exceeds {plan.max_body} bytes, the bound of its route; send less, or ask "
+            "the operator to raise it in policies/validation.yaml."
+        )
+        try:
+            body = await request.body.read(limit)
+        except ContentTooLarge as error:
+            if f" {limit} bytes" in error.detail:
+                raise too_large from error
+            raise  # the server's own bound is the lower one
+        if len(body) > plan.max_body:
+            raise too_large
+        return body
 
     def _inflated(self, body: bytes, codings: list[str]) -> bytes:
         # One coding: bytes that were compressed again and again are made for a bomb.

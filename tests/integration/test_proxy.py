@@ -49,6 +49,7 @@ async def gateway(
         "server": {"max_body": MAX_BODY},
         # Nothing but the test asks the upstream.
         "health": {"interval": "1h"},
+        "policies": {"validation": {"routes": {"job-create": {"max_body": 2 * MAX_BODY}}}},
     }
     url = f"http://127.0.0.1:{echo_process.port}"
     async with GatewayProcess(tmp_path_factory.mktemp("gw"), url, **settings) as process:

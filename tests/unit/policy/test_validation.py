@@ -206,7 +206,9 @@ async def test_two_content_types_are_none() -> None:
 async def test_a_routes_bound_is_a_413() -> None:
     judge = Judge(routes={"job-create": {"max_body": 10}})
 
-    assert (await judge.refused(b"x" * 11, {"Content-Type": "text/plain"})).status == 413
+    error = await judge.refused(b"x" * 11, {"Content-Type": "text/plain"})
+
+    assert (error.status, "policies/validation.yaml" in error.detail) == (413, True)
     await judge.ask(b"x" * 10, {"Content-Type": "text/plain"})
 
 
