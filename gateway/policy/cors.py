@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from multidict import CIMultiDict, istr
 
 from gateway.core.error import ForeignOrigin
@@ -150,11 +148,8 @@ class Cors:
 
     def _replace(self, request: Request, headers: CIMultiDict[str]) -> None:
         """Take out what the upstream says; a cache must know that the answer depends on Origin."""
-        for name in _listed(headers):
-            headers.popall(name)
+        for name in _FIELDS:
+            if name in headers:
+                headers.popall(name)
         if self._varies and self._adapter.options(request.match.name):
             vary_on(headers, _ORIGIN)
-
-
-def _listed(headers: CIMultiDict[str]) -> Iterator[str]:
-    return (name for name in _FIELDS if name in headers)

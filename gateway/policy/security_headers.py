@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from multidict import CIMultiDict
+from multidict import CIMultiDict, istr
 
 from gateway.core.message import Handler, Request, Response
 from gateway.core.route import Route, RouteTable
@@ -24,6 +24,7 @@ DEFAULTS: Mapping[str, str] = {
     "X-Frame-Options": "DENY",
     CACHE_CONTROL: "no-store",
 }
+_CACHE_CONTROL = istr(CACHE_CONTROL)
 # What tells an attacker which software answers, and a filter that browsers dropped for its holes.
 REMOVED = ("Server", "X-Powered-By", "X-XSS-Protection")
 
@@ -40,13 +41,14 @@ class _Sheet:
     def put(self, headers: CIMultiDict[str], *, is_secure: bool) -> None:
         """Make the headers as they should be."""
         for name in self.dropped:
-            headers.popall(name, None)
+            if name in headers:
+                headers.popall(name)
         for name, value in self.fixed:
             headers[name] = value
         if self.hsts is not None and is_secure:
             headers[HSTS] = self.hsts
-        if self.cache_control is not None and CACHE_CONTROL not in headers:
-            headers[CACHE_CONTROL] = self.cache_control
+        if self.cache_control is not None:
+            headers.setdefault(_CACHE_CONTROL, self.cache_control)
 
 
 class SecurityHeaders:
@@ -132,8 +134,9 @@ def _sheet(*layers: Mapping[str, str | None]) -> _Sheet:
         merged.update({name.lower(): (name, value) for name, value in layer.items()})
     _, cache_control = merged.pop(CACHE_CONTROL.lower())
     _, hsts = merged.pop(HSTS.lower())
-    fixed = tuple((name, value) for name, value in merged.values() if value is not None)
+    # As istr: a name that is not folded at every look-up costs half as much.
+    fixed = tuple((istr(name), value) for name, value in merged.values() if value is not None)
     unwanted = {*REMOVED, HSTS, *(name for name, value in merged.values() if value is None)}
     # What is set takes the place of what was there: it need not be dropped first.
-    dropped = tuple(unwanted - {name for name, _ in fixed})
+    dropped = tuple(istr(name) for name in unwanted - {str(name) for name, _ in fixed})
     return _Sheet(fixed, dropped, hsts, cache_control)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
 import yaml
 
-from benchmarks import load, origin, peer, side_by_side
+from benchmarks import load, origin, peer, policy, side_by_side
+from gateway.core.message import Response
 from gateway.settings.load import load as load_settings
 from gateway.settings.load import load_policies
 
@@ -75,3 +77,24 @@ def test_the_origins_answers_announce_their_length() -> None:
 
     assert len(body) == origin.BODY_BYTES
     assert f"content-length: {len(body)}".encode() in head
+
+
+def test_every_policy_is_measured_and_lets_the_request_through() -> None:
+    gateway, policies = policy.made()
+
+    chains = policy.chains(gateway, policies)
+
+    names = [name for name, _ in chains]
+    assert {"cors", "auth", "validation", "rate_limit 2", "response_cache"} <= set(names)
+    for _, handler in chains:
+        response = policy.drive(handler(policy.request(gateway)))
+        assert response.status == 200
+
+
+def test_a_policy_that_waits_is_told() -> None:
+    async def wait() -> Response:
+        await asyncio.sleep(0)
+        return Response(200)
+
+    with pytest.raises(RuntimeError, match="waited"):
+        policy.drive(wait())

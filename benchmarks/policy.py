@@ -1,0 +1,134 @@
+"""What each policy costs a request: CPU microseconds on a chain in this process, no socket near it.
+
+A policy's cost is what the chain takes with it, less what it takes without it: the policies are put
+before the handler one by one, from the innermost, and each chain is driven as the fast lane does,
+by one `send`. All shipped policies are on, with memory stores, one key and the access line.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import statistics
+import time
+from collections.abc import Coroutine, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from multidict import CIMultiDict
+
+from gateway.app.gateway import Gateway
+from gateway.core.credential import format_key, hash_key
+from gateway.core.message import Handler, NoBody, Request, Response
+from gateway.policy.base import Policy
+from gateway.policy.build import in_order
+from gateway.policy.chain import compose
+from gateway.settings.load import load, load_policies
+from gateway.settings.policy import AuthPolicy, KeyEntry, PolicySet
+from gateway.telemetry.access import access_writer
+from gateway.telemetry.sink import BackgroundStream
+from gateway.web.head import parse_head
+
+ROOT = Path(__file__).resolve().parents[1]
+TARGET_MICROSECONDS = 12.0
+KEY = format_key(b"the-key-of-the-benchmarks")
+HEAD = (
+    "GET /api/v1/analysis/0b8f2c1e HTTP/1.1\r\nHost: localhost\r\nAccept: */*\r\n"
+    f"User-Agent: bench\r\nX-API-Key: {KEY}\r\n\r\n"
+).encode()
+BODY = b'{"job_id": "0b8f2c1e", "status": "Transcribing"}'
+_WORD = re.compile(r"(?<=[a-z])(?=[A-Z])")
+
+
+def run(rounds: int = 15, requests: int = 2_000) -> dict[str, float]:
+    """Median CPU microseconds a request of each policy, outermost first, and of all of them."""
+    with open(os.devnull, "w") as nowhere:  # noqa: PTH123 - a stream, as stdout is
+        stream = BackgroundStream(nowhere)
+        try:
+            return _measured(stream, rounds, requests)
+        finally:
+            stream.close()
+
+
+def show(found: Mapping[str, float]) -> None:
+    """The costs as a table."""
+    print(f"\n{'policy':22} {'CPU us/request':>14}")
+    for name, microseconds in found.items():
+        print(f"{name:22} {microseconds:14.2f}")
+    print(f"{'target of all':22} {TARGET_MICROSECONDS:14.2f}")
+
+
+def chains(gateway: Gateway, policies: PolicySet) -> list[tuple[str, Handler]]:
+    """The handler alone, then with each policy put before what was there; by the policy's name."""
+    handler: Handler = _terminal
+    found = [("handler", handler)]
+    order: Sequence[Policy] = in_order(policies, gateway.front.parts)
+    seen: dict[str, int] = {}
+    for policy in reversed(order):
+        handler = compose([policy], handler)
+        name = _WORD.sub("_", type(policy).__name__).lower()
+        seen[name] = seen.get(name, 0) + 1
+        found.append((name if seen[name] == 1 else f"{name} {seen[name]}", handler))
+    return found
+
+
+def made(write_line: Any = None) -> tuple[Gateway, PolicySet]:
+    """A gateway on the shipped files with one key; it is never started."""
+    settings = load(ROOT / "gateway.yaml", {})
+    shipped = load_policies(ROOT / "policies")
+    entry = KeyEntry(id="bench", hash=hash_key(KEY), owner="bench")
+    auth: AuthPolicy = shipped.auth.model_copy(update={"entries": (entry,)})
+    # A limit that a benchmark of a second would exceed would measure refusals.
+    limits = {
+        name: limit.model_copy(update={"limit": 10**9})
+        for name, limit in shipped.rate_limits.limits.items()
+    }
+    rates = shipped.rate_limits.model_copy(update={"limits": limits})
+    policies = shipped.model_copy(update={"auth": auth, "rate_limits": rates})
+    return Gateway(settings, policies, *([write_line] if write_line else [])), policies
+
+
+def request(gateway: Gateway) -> Request:
+    """A poll of a job's details, as the listener makes one."""
+    arrival = gateway.front.adapter.judge(parse_head(HEAD), "192.0.2.1", "http")
+    return arrival.request(NoBody(), gateway.front.now())
+
+
+def drive(coroutine: Coroutine[Any, Any, Response]) -> Response:
+    """What a coroutine that waits for nothing returns. Raises RuntimeError for one that waits."""
+    try:
+        coroutine.send(None)
+    except StopIteration as stop:
+        response: Response = stop.value
+        return response
+    coroutine.close()
+    raise RuntimeError("a policy waited, though everything it needs is in memory")
+
+
+def _measured(stream: BackgroundStream, rounds: int, requests: int) -> dict[str, float]:
+    settings = load(ROOT / "gateway.yaml", {})
+    gateway, policies = made(access_writer(settings.log, stream))
+    made_chains = chains(gateway, policies)
+    samples: dict[str, list[float]] = {name: [] for name, _ in made_chains}
+    # Interleaved, so that a slow second of the machine is everyone's.
+    for _ in range(rounds):
+        for name, handler in made_chains:
+            samples[name].append(_once(gateway, handler, requests))
+    medians = {name: statistics.median(each) for name, each in samples.items()}
+    names = [name for name, _ in made_chains]
+    costs = {name: max(0.0, medians[name] - medians[before]) for before, name in pairwise(names)}
+    outermost_first = dict(reversed(costs.items()))
+    return {**outermost_first, "all policies": medians[names[-1]] - medians[names[0]]}
+
+
+def _once(gateway: Gateway, handler: Handler, requests: int) -> float:
+    asked = [request(gateway) for _ in range(requests)]
+    began = time.thread_time_ns()
+    for each in asked:
+        drive(handler(each))
+    return (time.thread_time_ns() - began) / requests / 1000
+
+
+async def _terminal(_: Request) -> Response:
+    return Response(200, CIMultiDict({"Content-Type": "application/json"}), BODY)
