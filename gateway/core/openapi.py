@@ -102,6 +102,7 @@ class OpenApi:
 
     def _compile(self) -> None:
         self._operations: dict[tuple[str, str], Operation] = {}
+        self._known: dict[tuple[str, str], Operation | None] = {}
         routes: list[Route] = []
         paths = self._document.get("paths")
         for template, entry in (paths if isinstance(paths, dict) else {}).items():
@@ -122,12 +123,25 @@ class OpenApi:
         A `route` that is known already, with its `values`, spares looking through all the paths.
         """
         if route is not OTHER:
-            operation = self._operations.get((method, _shape(route.template)))
-        else:
-            match = self._routes.match(method, path)
-            operation = self._operations.get((method, match.name))
-            values = tuple(match.params.values())
-        return (None if operation is None or operation.is_idle else operation), values
+            return self._of(method, route.template), values
+        match = self._routes.match(method, path)
+        return self._worth(method, match.name), tuple(match.params.values())
+
+    def concerns(self, method: str, template: str) -> bool:
+        """True when requests of our route with this template are to be judged."""
+        return self._of(method, template) is not None
+
+    def _of(self, method: str, template: str) -> Operation | None:
+        """As for a template of our own routes; those are few, and so is what is remembered."""
+        try:
+            return self._known[method, template]
+        except KeyError:
+            found = self._known[method, template] = self._worth(method, _shape(template))
+            return found
+
+    def _worth(self, method: str, shape: str) -> Operation | None:
+        operation = self._operations.get((method, shape))
+        return None if operation is None or operation.is_idle else operation
 
     def _entries(self, template: str, entry: Any) -> Iterator[tuple[str, Operation]]:
         entry = self._resolved(entry)

@@ -18,6 +18,7 @@ from gateway.core.error import (
 )
 from gateway.core.inflate import GZIP_CODINGS, Inflated, InflateFault, gunzip
 from gateway.core.message import Handler, Request, Response, WholeBody
+from gateway.core.route import OTHER
 from gateway.core.schema import Schema
 from gateway.core.strict_json import JsonFault, parse
 from gateway.core.text_rule import TextRule, judge
@@ -64,6 +65,8 @@ class Validation:
     ) -> None:
         self._policy = policy
         self._enforced = policy.mode == "enforce"
+        self._enabled = policy.enabled
+        self._denies = policy.openapi.on_unavailable == "deny"
         self._source = source if policy.openapi.source != "none" else None
         self._else = _plan(policy, ValidationRoute(), documents)
         self._plans = {
@@ -79,7 +82,7 @@ class Validation:
         Raises `InvalidRequest`, `ContentTooLarge`, `UnsupportedMediaType`, `UnprocessableContent`,
         or `ServiceUnavailable` where the upstream's description is needed and away.
         """
-        if not self._policy.enabled or (self._source is None and request.body.is_empty):
+        if not self._enabled or (request.body.is_empty and self._has_no_say(request)):
             return await call_next(request)
         mended: bytes | None = None
         try:
@@ -105,6 +108,17 @@ class Validation:
         if request.body.is_empty:
             return f"no body: nothing to judge but parameters, and those are good{shadow}"
         return f"the body is good{', once stripped' if mended is not None else ''}{shadow}"
+
+    def _has_no_say(self, request: Request) -> bool:
+        """True when the upstream's description says nothing of the request outside its body."""
+        source, match = self._source, request.match
+        if source is None or match.route.gateway:
+            return True
+        if source.current is None:
+            return not self._denies
+        return match.route is not OTHER and not source.current.concerns(
+            request.method, match.route.template
+        )
 
     async def _judge(self, request: Request) -> bytes | None:
         """The body as it is to be forwarded; None when it stays as it came."""
@@ -133,7 +147,7 @@ class Validation:
             return None
         api = self._source.current
         if api is None:
-            if self._policy.openapi.on_unavailable == "deny":
+            if self._denies:
                 raise ServiceUnavailable(
                     "The upstream has not said yet what its requests look like; try again shortly.",
                     headers={"Retry-After": _RETRY_SECONDS},
