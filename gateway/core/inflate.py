@@ -6,6 +6,7 @@ import zlib
 
 GZIP_CODINGS = frozenset({"gzip", "x-gzip"})  # RFC 9110 section 8.4.1.3: the same
 _ANY_HEADER = 32 + zlib.MAX_WBITS
+_PIECE_BYTES = 64 * 1024
 _GZIP_MAGIC = b"\x1f\x8b"
 
 
@@ -23,19 +24,24 @@ def gunzip(body: bytes, limit: int) -> bytes:
     Raises `Inflated` once more than `limit` bytes have come out, having made no more than that, and
     `InflateFault` for bytes that are cut short or no gzip.
     """
-    plain = bytearray()
+    pieces: list[bytes] = []
+    size = 0
     rest = body
     while rest:
         if not rest.startswith(_GZIP_MAGIC):
             raise InflateFault("is not gzip")
         member = zlib.decompressobj(_ANY_HEADER)
-        try:
-            plain += member.decompress(rest, limit - len(plain) + 1)
-        except zlib.error as error:
-            raise InflateFault("is broken gzip") from error
-        if len(plain) > limit:
-            raise Inflated(f"becomes more than {limit} bytes")
-        if not member.eof:
-            raise InflateFault("is gzip cut short")
+        while not member.eof:
+            try:
+                piece = member.decompress(rest, _PIECE_BYTES)
+            except zlib.error as error:
+                raise InflateFault("is broken gzip") from error
+            rest = member.unconsumed_tail
+            if not piece and not rest and not member.eof:
+                raise InflateFault("is gzip cut short")
+            size += len(piece)
+            if size > limit:
+                raise Inflated(f"becomes more than {limit} bytes")
+            pieces.append(piece)
         rest = member.unused_data
-    return bytes(plain)
+    return b"".join(pieces)

@@ -111,7 +111,7 @@ async def test_json_that_parsers_read_differently_ends_here(
 async def test_a_gzip_bomb_ends_here_and_takes_no_memory(
     gateway: GatewayProcess, echo: Echo
 ) -> None:
-    bomb = gzip.compress(bytes(48 * MIB), 9)
+    bomb = gzip.compress(bytes(128 * MIB), 1)
     process = psutil.Process(gateway.pid)
     before = process.memory_info().rss
 
@@ -121,7 +121,7 @@ async def test_a_gzip_bomb_ends_here_and_takes_no_memory(
         )
         assert (answer.status, reached(echo)) == (413, [])
 
-    assert process.memory_info().rss - before < 40 * MIB
+    assert process.memory_info().rss - before < 64 * MIB  # half of what one would become
 
 
 @pytest.mark.parametrize("coding", ["zstd", "br", "gzip, gzip"])
