@@ -33,7 +33,7 @@ REMOVED = ("Server", "X-Powered-By", "X-XSS-Protection")
 class _Sheet:
     """The headers of some paths, made ready: what is set, dropped, and set on a condition."""
 
-    fixed: tuple[tuple[str, str], ...]
+    fixed: CIMultiDict[str]
     dropped: tuple[str, ...]
     hsts: str | None
     cache_control: str | None
@@ -43,8 +43,7 @@ class _Sheet:
         for name in self.dropped:
             if name in headers:
                 headers.popall(name)
-        for name, value in self.fixed:
-            headers[name] = value
+        headers.update(self.fixed)
         if self.hsts is not None and is_secure:
             headers[HSTS] = self.hsts
         if self.cache_control is not None:
@@ -100,7 +99,7 @@ class SecurityHeaders:
             return "switched off: the upstream's own headers stand"
         sheet = self._sheet if self._overrides is None else self._sheet_for(request)
         said = "the file's headers" if sheet is self._sheet else f"an override of {request.path}"
-        names = ", ".join(name for name, _ in sheet.fixed)
+        names = ", ".join(name for name in sheet.fixed)
         shadow = "" if self._enforced else " (shadow: nothing is changed)"
         return f"{said}: {names}{shadow}"
 
@@ -135,8 +134,8 @@ def _sheet(*layers: Mapping[str, str | None]) -> _Sheet:
     _, cache_control = merged.pop(CACHE_CONTROL.lower())
     _, hsts = merged.pop(HSTS.lower())
     # As istr: a name that is not folded at every look-up costs half as much.
-    fixed = tuple((istr(name), value) for name, value in merged.values() if value is not None)
+    fixed = CIMultiDict((istr(name), value) for name, value in merged.values() if value is not None)
     unwanted = {*REMOVED, HSTS, *(name for name, value in merged.values() if value is None)}
     # What is set takes the place of what was there: it need not be dropped first.
-    dropped = tuple(istr(name) for name in unwanted - {str(name) for name, _ in fixed})
+    dropped = tuple(istr(name) for name in unwanted - set(fixed))
     return _Sheet(fixed, dropped, hsts, cache_control)
