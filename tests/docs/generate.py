@@ -35,8 +35,15 @@ _SETTINGS_HEAD = """\
 
 Every key of every file. Durations: `500ms`, `15s`, `5m`, `1h`, `1d`; sizes: `64KiB`, `1MiB`. What
 is *required* must be said once its section is there; `[]` stands for each item of a list, `<name>`
-for a name of your own. Over `gateway.yaml` come `config/<GATEWAY_ENV>.yaml`, then variables such as
-`GATEWAY__UPSTREAM__URL`. `gateway check` names every problem with its line.
+for a name of your own. `gateway check` names every problem with its line.
+
+Over `gateway.yaml` come `config/<GATEWAY_ENV>.yaml`, and over that variables: `GATEWAY__` and
+the path, two underscores a level, as in `GATEWAY__UPSTREAM__URL`. Their text means what it
+would in YAML (`[a, b]` is a list, `15s` a duration), nothing means none. Mappings are merged
+key by key; all else is replaced whole. A secret is never written out: `${NAME}` takes it from a
+variable, `${NAME:-}` lets it be absent, `file:/run/secrets/name` reads a mounted file, at the
+start. The policy files have no overlays: they are live ([policies.md](policies.md)), and each
+environment mounts its own.
 
 Paths, types and defaults are generated from the code; editors have them from `config/schema/`,
 which each file names in its first line.
