@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import policy, report, side_by_side, stream
+from benchmarks import chain, report, side_by_side, stream
 
 
 def _peers(folder: Path, *, quick: bool) -> dict[str, Any]:
@@ -33,8 +33,8 @@ def _streams(folder: Path, *, quick: bool) -> dict[str, Any]:
 
 def _policies(folder: Path, *, quick: bool) -> dict[str, Any]:  # noqa: ARG001 - needs no files
     """What each policy costs, on a chain in this process."""
-    found = policy.run(*((5, 500) if quick else (15, 2_000)))
-    policy.show(found)
+    found = chain.run(*((5, 500) if quick else (15, 2_000)))
+    chain.show(found)
     return {"policy_microseconds": found}
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from benchmarks import load, origin, peer, policy, side_by_side
+from benchmarks import chain, load, origin, peer, side_by_side
 from gateway.core.message import Response
 from gateway.settings.load import load as load_settings
 from gateway.settings.load import load_policies
@@ -80,14 +80,14 @@ def test_the_origins_answers_announce_their_length() -> None:
 
 
 def test_every_policy_is_measured_and_lets_the_request_through() -> None:
-    gateway, policies = policy.made()
+    gateway, policies = chain.made()
 
-    chains = policy.chains(gateway, policies)
+    chains = chain.chains(gateway, policies)
 
     names = [name for name, _ in chains]
     assert {"cors", "auth", "validation", "rate_limit 2", "response_cache"} <= set(names)
     for _, handler in chains:
-        response = policy.drive(handler(policy.request(gateway)))
+        response = chain.drive(handler(chain.request(gateway)))
         assert response.status == 200
 
 
@@ -97,4 +97,4 @@ def test_a_policy_that_waits_is_told() -> None:
         return Response(200)
 
     with pytest.raises(RuntimeError, match="waited"):
-        policy.drive(wait())
+        chain.drive(wait())

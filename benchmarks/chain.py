@@ -1,4 +1,4 @@
-"""What each policy costs a request: CPU microseconds on a chain in this process, no socket near it.
+"""What each policy adds to the chain: CPU microseconds a request in this process, without a socket.
 
 A policy's cost is what the chain takes with it, less what it takes without it: the policies are put
 before the handler one by one, from the innermost, and each chain is driven as the fast lane does,
