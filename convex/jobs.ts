@@ -121,7 +121,7 @@ interface Selection {
 const earliest = (wanted: Selection): number => wanted.from ?? Number.MIN_SAFE_INTEGER;
 const latest = (wanted: Selection): number => wanted.to ?? Number.MAX_SAFE_INTEGER;
 
-/** The narrowest index that fits; the caller filters by the rest. */
+/** The narrowest index that fits; the caller filters by the rest, of which one job or video has few. */
 function select(ctx: QueryCtx, wanted: Selection) {
   const { jobId, videoId, owner, status } = wanted;
   const [from, to] = [earliest(wanted), latest(wanted)];
@@ -133,6 +133,13 @@ function select(ctx: QueryCtx, wanted: Selection) {
     return jobs
       .withIndex("by_videoId_and_createdAt", (q) =>
         q.eq("videoId", videoId).gte("createdAt", from).lt("createdAt", to),
+      )
+      .order("desc");
+  }
+  if (owner !== undefined && status !== undefined) {
+    return jobs
+      .withIndex("by_owner_and_status_and_createdAt", (q) =>
+        q.eq("owner", owner).eq("status", status).gte("createdAt", from).lt("createdAt", to),
       )
       .order("desc");
   }

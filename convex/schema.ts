@@ -22,6 +22,7 @@ export default defineSchema({
     .index("by_createdAt", ["createdAt"])
     .index("by_videoId_and_createdAt", ["videoId", "createdAt"])
     .index("by_owner_and_createdAt", ["owner", "createdAt"])
+    .index("by_owner_and_status_and_createdAt", ["owner", "status", "createdAt"])
     .index("by_status_and_createdAt", ["status", "createdAt"]),
 
   jobAnalytics: defineTable(analyticsFields)

@@ -24,6 +24,7 @@ SINK = "convex"
 DESTINATION = "convex"
 CONFIGURATION_RETRY_SECONDS = 60.0
 DOUBTFUL_TRIES = 4  # of a call that may fare better once: a deployment under way, a hidden cause
+_DOUBTS = 1000  # counted at once; of more, the oldest begin anew
 _FALLBACK_DELAY_SECONDS = 60.0
 _MARGIN_SECONDS = 1.0
 
@@ -51,6 +52,8 @@ class ConvexSink:
         self._client = client
         self._settings = settings
         self._now = now
+        # How often each message met such a cause: its attempts count outages too.
+        self._doubts: dict[str, int] = {}
         self.last_fault: ConvexFault | None = None
         self.last_success_at: float | None = None
 
@@ -111,6 +114,7 @@ class ConvexSink:
             )
         except ConvexError as error:
             return self._failed(message, error, loop.time() - started)
+        self._doubts.pop(message.id, None)
         self.last_fault = None
         self.last_success_at = self._now()
         return Outcome(loop.time() - started, status_code=200)
@@ -133,12 +137,19 @@ class ConvexSink:
             error.status_code,
             error.line,
             retry_after_seconds=wait,
-            permanent=_is_final(error, message.attempt),
+            permanent=self._is_final(message, error),
         )
 
-
-def _is_final(error: ConvexError, attempt: int) -> bool:
-    """Whether to give up after attempt number `attempt`."""
-    if isinstance(error, ConvexFunctionError):
-        return error.certain or attempt >= DOUBTFUL_TRIES
-    return isinstance(error, ConvexNotDeployed) and attempt >= DOUBTFUL_TRIES
+    def _is_final(self, message: Message, error: ConvexError) -> bool:
+        """Whether to give up."""
+        if isinstance(error, ConvexFunctionError) and error.certain:
+            return True
+        if not isinstance(error, ConvexFunctionError | ConvexNotDeployed):
+            return False
+        doubts = self._doubts.pop(message.id, 0) + 1
+        if doubts >= DOUBTFUL_TRIES:
+            return True
+        while len(self._doubts) >= _DOUBTS:
+            del self._doubts[next(iter(self._doubts))]
+        self._doubts[message.id] = doubts
+        return False

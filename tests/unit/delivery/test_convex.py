@@ -305,15 +305,21 @@ async def test_sink_gives_a_missing_function_up_so_that_others_go_on(deployment:
     assert last == Dead(DeliveryStatus.EXHAUSTED)
 
 
+async def test_outage_before_does_not_count_as_a_doubtful_try(deployment: Receiver) -> None:
+    deployment.always(failure("[Request ID: 5f2c] Server Error"))
+    verdicts = await _verdicts(deployment, first=500)
+    assert [type(each) for each in verdicts] == [RetryAt] * (DOUBTFUL_TRIES - 1) + [Dead]
+
+
 async def test_sink_never_gives_up_for_a_wrong_key(deployment: Receiver) -> None:
     deployment.always(Reply(401, body=b'{"code":"BadAdminKey","message":"wrong"}'))
     assert await _verdicts(deployment) == [RetryAt(CONFIGURATION_RETRY_SECONDS)] * DOUBTFUL_TRIES
 
 
-async def _verdicts(deployment: Receiver) -> list[Verdict]:
+async def _verdicts(deployment: Receiver, *, first: int = 1) -> list[Verdict]:
     async with sink_of(settings(deployment)) as sink:
         found = []
-        for attempt in range(1, DOUBTFUL_TRIES + 1):
+        for attempt in range(first, first + DOUBTFUL_TRIES):
             message = update(attempt=attempt)
             schedule = await sink.schedule(message)
             found.append(decide(schedule, attempt, await sink.send(message), 0.0, 0.0))
