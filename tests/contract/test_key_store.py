@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -102,6 +103,17 @@ async def test_a_key_is_revoked_once(store: KeyStore) -> None:
     record = await store.get("key_1")
     assert record is not None
     assert record.key.revoked_at == NOW
+
+
+async def test_of_many_revocations_at_once_one_is_the_first(store: KeyStore) -> None:
+    await store.add(key(1))
+
+    done = await asyncio.gather(*(store.revoke("key_1", NOW + step) for step in range(5)))
+
+    assert done.count(True) == 1
+    record = await store.get("key_1")
+    assert record is not None
+    assert record.key.revoked_at == NOW + done.index(True)
 
 
 async def test_a_rotation_adds_the_successor_and_sets_the_end(store: KeyStore) -> None:

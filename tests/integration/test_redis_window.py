@@ -87,6 +87,16 @@ async def test_the_lua_decides_as_the_python_does(
         assert list(found) == decide(here, hits, microseconds(at))
 
 
+async def test_the_ring_is_the_same_all_the_way_round(client: RedisClient) -> None:
+    shared = RedisWindowStore(client, patience_seconds=5.0, own_clock=False)
+    quota = Quota("q", 3, 101.0)
+    hit, window, at = Hit(quota, "k", 1, "t"), Window(quota.bucket), microseconds(NOW)
+    for step in range(300):  # half a ring at a time: each slot is met again as it falls due
+        at += quota.bucket * (50 + step % 2 if step % 7 else 1)
+        [found] = await shared.hit([hit], at / 1e6)
+        assert [found] == decide([window], [hit], microseconds(at / 1e6))
+
+
 async def test_a_window_costs_the_same_memory_whatever_its_limit(
     client: RedisClient, valkey: Valkey
 ) -> None:
