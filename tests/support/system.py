@@ -293,8 +293,12 @@ class GatewayProcess:
         return events
 
     async def ended(self, job_id: str) -> bool:
-        """True once the job's timeline has its terminal event."""
-        return any(event["type"] in TERMINAL for event in await self.timeline(job_id))
+        """True once the job's timeline has its terminal event; a store that is away has not yet."""
+        answer = await self.request("GET", f"/api/v1/jobs/{job_id}/events")
+        if answer.status in (404, 503):
+            return False
+        assert answer.status == 200, answer.body
+        return any(event["type"] in TERMINAL for event in answer.document["events"])
 
     async def finish(self, job_id: str) -> list[Any]:
         """The job's whole timeline, once it has ended; fails if it does not."""
