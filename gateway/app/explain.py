@@ -22,6 +22,7 @@ from gateway.settings.policy import PolicySet
 from gateway.web.head import parse_head
 
 _REFUSAL = re.compile(r"[45]\d\d\b")
+_ANSWERED = "204 "
 _SHADOW = "(shadow"
 # A word between lower and upper case: RateLimit is rate_limit in YAML and logs.
 _WORD = re.compile(r"(?<=[a-z])(?=[A-Z])")
@@ -93,7 +94,7 @@ async def explain(settings: Settings, policies: PolicySet, question: Question) -
         return found
     for policy in in_order(policies, gateway.front.parts):
         found.steps += await _steps(policy, request)
-        if found.refused_by is not None:
+        if found.refused_by is not None or _answers(found.steps):
             break
     return found
 
@@ -150,6 +151,12 @@ async def _steps(policy: Policy, request: Request) -> list[Step]:
         said = said or ["no limit applies"]
     lines: Sequence[str] = [said] if isinstance(said, str) else said
     return [Step(name, line, refuses=_refuses(line)) for line in lines]
+
+
+def _answers(steps: Sequence[Step]) -> bool:
+    """True when the last policy answers by itself, as CORS does a preflight."""
+    last = steps[-1].decision if steps else ""
+    return last.startswith(_ANSWERED) and _SHADOW not in last
 
 
 def _refuses(said: str) -> bool:

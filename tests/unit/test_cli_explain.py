@@ -117,6 +117,15 @@ def test_each_policy_says_why(
     assert said in decision
 
 
+def test_a_preflight_ends_at_the_policy_that_answers_it(explained: Any) -> None:
+    headers = ("Origin: https://app.example.com", "Access-Control-Request-Method: GET")
+
+    found = explained("OPTIONS", "/x", "--header", headers[0], "--header", headers[1])
+
+    assert decisions(found, "cors") == ["204 preflight"]
+    assert (found["steps"][-1]["policy"], found["refused_by"]) == ("cors", None)
+
+
 def test_nothing_is_made_by_asking(explained: Any, config: Path) -> None:
     found = explained("GET", "/x")
 
