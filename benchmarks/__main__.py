@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import chain, report, side_by_side, stream
+from benchmarks import chain, report, side_by_side, stream, webhooks
 
 
 def _peers(folder: Path, *, quick: bool) -> dict[str, Any]:
@@ -38,10 +38,20 @@ def _policies(folder: Path, *, quick: bool) -> dict[str, Any]:  # noqa: ARG001 -
     return {"policy_microseconds": found}
 
 
+def _webhooks(_folder: Path, *, quick: bool) -> dict[str, Any]:
+    """From a job's change to its receiver, over the durable outbox."""
+    found = webhooks.run(quick)
+    for by, rows in found.items():
+        for name, figures in rows.items():
+            report.show_mapping(f"webhooks, {by} {name}", figures, "10.4f")
+    return {"webhooks": found}
+
+
 SECTIONS: dict[str, Callable[..., dict[str, Any]]] = {
     "peers": _peers,
     "policies": _policies,
     "streams": _streams,
+    "webhooks": _webhooks,
 }
 
 

@@ -18,15 +18,20 @@ from tests.support.store import Stores
 
 
 @pytest.fixture
-async def stores(tmp_path: Path) -> AsyncIterator[Stores]:
-    database = Database(tmp_path / "gateway.db")
-    await database.open()
+async def database(tmp_path: Path) -> AsyncIterator[Database]:
+    opened = Database(tmp_path / "gateway.db")
+    await opened.open()
     try:
-        yield Stores(
-            SqliteJobStore(database),
-            SqliteOutbox(database),
-            SqliteWebhookStore(database),
-            SqliteAuditLog(database),
-        )
+        yield opened
     finally:
-        await database.close()
+        await opened.close()
+
+
+@pytest.fixture
+async def stores(database: Database) -> Stores:
+    return Stores(
+        SqliteJobStore(database),
+        SqliteOutbox(database),
+        SqliteWebhookStore(database),
+        SqliteAuditLog(database),
+    )

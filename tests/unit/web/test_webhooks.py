@@ -30,6 +30,7 @@ from gateway.core.retry import Dead, Delivered
 from gateway.core.signature import secret_key
 from gateway.core.webhook import Webhook, WebhookStatus
 from gateway.store.base import AuditQuery
+from gateway.store.sqlite import Database
 from gateway.web.webhooks import WebhookApi
 from tests.support.fakes import FakeBody, FakeClock, FakeToken, document, make_request
 from tests.support.names import LOOPBACK_SPELLINGS
@@ -1055,3 +1056,29 @@ async def test_without_keys_everything_belongs_to_anonymous(api: Api) -> None:
     made = await api.stores.webhooks.get(created["id"])
     assert made is not None
     assert (made.owner, made.status) == ("anonymous", WebhookStatus.ACTIVE)
+
+
+async def test_full_disk_refuses_a_change_clearly_and_loses_nothing(
+    stores: Stores, database: Database
+) -> None:
+    api = Api(stores, max_per_owner=10_000)
+    created = [await api.create()]
+    (size,) = (await database.fetch("PRAGMA page_count", {}))[0]
+    await database.write(lambda connection: connection.execute(f"PRAGMA max_page_count = {size}"))
+    refusal: StoreUnavailable | None = None
+    for _ in range(100):
+        try:
+            created.append(await api.create(description="x" * 500))
+        except StoreUnavailable as error:
+            refusal = error
+            break
+    assert refusal is not None
+    assert (refusal.status, "free space" in refusal.detail) == (503, True)
+    listed = document(await api("GET", "?limit=100"))["webhooks"]
+    assert [each["id"] for each in listed] == [each["id"] for each in created]
+    entries, _ = await stores.audit.list(AuditQuery(action="webhook.created", limit=100))
+    assert len(entries) == len(created)
+    await database.write(lambda connection: connection.execute("PRAGMA max_page_count = 100000"))
+    await api("PATCH", f"/{created[0]['id']}", {"description": "after"})
+    sent = document(await api("POST", f"/{created[0]['id']}/test"))
+    assert [each.id for each in await api.messages(created[0]["id"])] == [sent["delivery_id"]]
