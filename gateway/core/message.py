@@ -72,6 +72,10 @@ class WholeBody:
         yield self._content
 
 
+# Sends an interim answer (1xx, RFC 9110 section 15.2): its status and fields.
+Interim = Callable[[int, CIMultiDict[str]], None]
+
+
 @dataclass(slots=True)
 class Request:
     """One request on its walk through the policies.
@@ -80,7 +84,8 @@ class Request:
     `client` is the client's address after trusted proxies; `received_at` is wall-clock seconds.
     `principal` is set by the auth policy, and so is `scope`: which of the key's it was admitted by.
     `fields` go into the access line. `refusal` is what is wrong with the target: it is answered
-    before any policy decides. `is_upgrade` asks for a WebSocket.
+    before any policy decides. `is_upgrade` asks for a WebSocket. `interim` passes on what the
+    upstream says before its answer; None when nobody waits for it.
     """
 
     method: str
@@ -100,6 +105,7 @@ class Request:
     refusal: GatewayError | None = None
     is_upgrade: bool = False
     fields: dict[str, Any] = field(default_factory=dict)
+    interim: Interim | None = None
 
     @property
     def owner(self) -> str:

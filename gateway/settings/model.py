@@ -143,7 +143,9 @@ class UpstreamBreaker(Model):
 class Upstream(Model):
     """The job API behind the gateway.
 
-    Requests to `admin` routes need the scope `admin`.
+    Requests to `admin` routes need the scope `admin`. `framing: tolerant` takes what RFC 9112 lets
+    a client take: a body that goes on beyond its length ends there, one in a coding that nobody
+    registered ends with its connection.
     """
 
     url: str = "http://127.0.0.1:3001"
@@ -158,6 +160,7 @@ class Upstream(Model):
     max_waiting: int = Field(default=1024, ge=0)
     queue_timeout: PositiveSeconds = 5.0
     max_streams: int = Field(default=10_000, ge=0)
+    framing: Literal["strict", "tolerant"] = "strict"
     retry: UpstreamRetry = UpstreamRetry()
     breaker: UpstreamBreaker = UpstreamBreaker()
     tls: UpstreamTls = UpstreamTls()

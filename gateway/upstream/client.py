@@ -30,10 +30,11 @@ from gateway.settings.model import Upstream
 from gateway.telemetry.log import get_logger
 from gateway.telemetry.metric import Metrics
 from gateway.upstream.address import Address
-from gateway.upstream.connection import Connection, Expected, Timeouts
+from gateway.upstream.connection import Connection, Timeouts
 from gateway.upstream.exchange import Exchange, Tunnel
 from gateway.upstream.pool import Pool
 from gateway.upstream.request import encode_head, send_body
+from gateway.upstream.response import Expected, Interim
 
 __all__ = ["Answer", "Exchange", "Tunnel", "UpstreamClient"]
 
@@ -79,6 +80,7 @@ class UpstreamClient:
         self._breaker = Breaker(settings.breaker.failures, settings.breaker.open)
         self._budget = RetryBudget(settings.retry.share, settings.retry.per_second)
         total = settings.total_timeout
+        self._tolerant = settings.framing == "tolerant"
         self._plain = Timeouts(settings.response_timeout, settings.response_timeout, total)
         self._stream = Timeouts(settings.idle_timeout, settings.idle_timeout, None)
         self._shown = self._breaker.state
@@ -122,13 +124,15 @@ class UpstreamClient:
         *,
         streaming: bool = False,
         essential: bool = False,
+        interim: Interim | None = None,
     ) -> Exchange:
         """Send a request; the response's head is back when this returns.
 
         `target` is a raw path and query, sent as it is. `streaming` waits as long as the upstream
         keeps the stream alive (`idle_timeout`), without `response_timeout` and `total_timeout`.
         A body that is not bytes is sent with the announced `Content-Length`, else in chunks. Of a
-        request to upgrade, an exchange with status 101 has a `tunnel()`.
+        request to upgrade, an exchange with status 101 has a `tunnel()`. `interim` is told of what
+        the upstream says before its answer (1xx); it must not raise.
 
         Raises `UpstreamRefused`, `UpstreamTimeout`, `UpstreamReset`, `UpstreamMalformed`,
         `UpstreamUnavailable` or `UpstreamOverloaded`; whatever the body raises; ValueError for
@@ -136,7 +140,17 @@ class UpstreamClient:
         """
         if self._pool is None:
             raise RuntimeError("the upstream client is not open")
-        request = self._request(method, target, headers, body, streaming, essential)
+        head, stream, length = self._encoded(method, target, headers, body)
+        request = _Request(
+            method,
+            head,
+            stream,
+            length,
+            self._stream if streaming else self._plain,
+            Expected(method != "HEAD", "Upgrade" in headers, self._tolerant, interim),
+            streaming,
+            essential,
+        )
         if essential:
             return await self._told(request, self._pool)
         is_probe = self._admit()
@@ -174,15 +188,14 @@ class UpstreamClient:
             self._errors.labels(UpstreamTimeout.reason).inc()
             raise UpstreamTimeout(f"The upstream did not answer within {seconds:g} s.") from error
 
-    def _request(
+    def _encoded(
         self,
         method: str,
         target: str,
         headers: Mapping[str, str],
         body: bytes | AsyncIterator[bytes] | None,
-        streaming: bool,  # noqa: FBT001 - passed on
-        essential: bool,  # noqa: FBT001 - passed on
-    ) -> _Request:
+    ) -> tuple[bytes, AsyncIterator[bytes] | None, int | None]:
+        """The head, a body of bytes behind it; else the body, and its length where announced."""
         fields = CIMultiDict(headers)
         whole = b""
         length: int | None = None
@@ -195,11 +208,7 @@ class UpstreamClient:
             else:
                 fields["Transfer-Encoding"] = "chunked"
         head = encode_head(method, self._address.base + target, fields, self._address.authority)
-        timeouts = self._stream if streaming else self._plain
-        expected = Expected(body=method != "HEAD", upgrade="Upgrade" in fields)
-        return _Request(
-            method, head + whole, body, length, timeouts, expected, streaming, essential
-        )
+        return head + whole, body, length
 
     def _admit(self) -> bool:
         """True when the request is the probe of a half-open breaker. Raises what refuses it."""

@@ -10,7 +10,7 @@ from typing import cast
 from gateway.core.error import UpstreamError, UpstreamReset, UpstreamTimeout
 from gateway.upstream.exchange import Exchange
 from gateway.upstream.flow import Inflow
-from gateway.upstream.response import ResponseReader
+from gateway.upstream.response import Expected, ResponseReader
 
 _RESET = "The upstream closed the connection before its answer was whole."
 _TIMEOUT = "The upstream did not answer in time; try again."
@@ -24,14 +24,6 @@ class Timeouts:
     first: float
     idle: float
     total: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Expected:
-    """What is known of a response before it comes: HEAD has no body, an upgrade was asked for."""
-
-    body: bool = True
-    upgrade: bool = False
 
 
 class Connection(asyncio.Protocol):
@@ -81,12 +73,7 @@ class Connection(asyncio.Protocol):
         self.has_answered = False
         self._inflow = Inflow(self._pause, self._resume)
         exchange = Exchange(self, self._inflow)
-        self._reader = ResponseReader(
-            exchange,
-            self._inflow,
-            expects_body=expected.body,
-            expects_upgrade=expected.upgrade,
-        )
+        self._reader = ResponseReader(exchange, self._inflow, expected)
         self.deadline = self._end_by if has_body else min(now + timeouts.first, self._end_by)
         self.write(head)
         return exchange

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
+from functools import partial
 from typing import Any
 
 from multidict import CIMultiDict, istr
@@ -28,6 +29,7 @@ from gateway.job.callback import Callbacks
 from gateway.job.observer import MAX_ANSWER_BYTES, Observer
 from gateway.job.tracker import Creation, Tracker
 from gateway.policy.request_id import REQUEST_ID
+from gateway.policy.security_headers import REMOVED
 from gateway.telemetry.metric import Metrics, Series
 from gateway.upstream.client import Exchange, UpstreamClient
 
@@ -128,7 +130,12 @@ class Proxy:
         outcome = "error"
         try:
             exchange = await self._client.send(
-                request.method, request.target, headers, body, streaming=streaming
+                request.method,
+                request.target,
+                headers,
+                body,
+                streaming=streaming,
+                interim=partial(_pass_interim, request),
             )
             outcome = f"{exchange.status // 100}xx"
         except UpstreamError as error:
@@ -212,6 +219,15 @@ async def _passed_on(exchange: Exchange, *, whole: bool) -> Response:
         raise
     exchange.close()
     return Response(exchange.status, _headers(exchange), b"".join(parts), exchange.reason)
+
+
+def _pass_interim(request: Request, status: int, fields: Sequence[tuple[str, str]]) -> None:
+    """Tell the client, while it waits, what the upstream says before its answer."""
+    if request.interim is not None:
+        headers = strip_hop_by_hop(CIMultiDict(fields))
+        for name in REMOVED:
+            headers.popall(name, None)
+        request.interim(status, headers)
 
 
 def _streamed(exchange: Exchange, chunks: AsyncGenerator[bytes, None]) -> Response:

@@ -32,7 +32,8 @@ from gateway.core.error import (
 from gateway.settings.model import Upstream
 from gateway.telemetry.metric import Metrics
 from gateway.upstream.client import UpstreamClient
-from gateway.upstream.connection import Connection, Expected, Timeouts
+from gateway.upstream.connection import Connection, Timeouts
+from gateway.upstream.response import Expected
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -709,6 +710,63 @@ class TestFraming:
         async with await client.send("GET", "/", {}) as exchange:
             assert (exchange.status, exchange.complete) == (200, b"ok")
             assert "Link" not in exchange.headers
+
+    async def test_who_asks_is_told_of_interim_answers(
+        self, client: UpstreamClient, upstream: RawUpstream
+    ) -> None:
+        told: list[tuple[int, list[tuple[str, str]]]] = []
+        upstream.script = upstream.answer(
+            b"HTTP/1.1 100 Continue\r\n\r\n"
+            b"HTTP/1.1 102 Processing\r\n\r\n"
+            b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nX: 1\r\n\r\n" + OK
+        )
+        for _ in range(2):
+            exchange = await client.send(
+                "GET", "/", {}, interim=lambda status, fields: told.append((status, [*fields]))
+            )
+            async with exchange:
+                assert (exchange.status, exchange.complete) == (200, b"ok")
+        await get(client)
+
+        assert told == [(102, []), (103, [("Link", "</a>"), ("X", "1")])] * 2
+
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            OK + b"and more",
+            OK + OK,
+            OK.replace(b"Content-Length", b"Transfer-Encoding: made-up\r\nX"),
+        ],
+    )
+    async def test_tolerance_ends_a_body_where_it_was_announced_to(
+        self, upstream: RawUpstream, metrics: Metrics, answer: bytes
+    ) -> None:
+        async def script(wire: Wire) -> None:
+            await wire.head()
+            await wire.send(answer)
+
+        upstream.script = script
+        async with opened(upstream.url, metrics, framing="tolerant") as client:
+            for _ in range(2):
+                assert await get(client) == (200, b"ok")
+        assert upstream.connections == 2
+
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            OK.replace(b"Content-Length", b"Transfer-Encoding: gzip\r\nX"),
+            OK.replace(b"Content-Length", b"Transfer-Encoding: x, chunked\r\nX"),
+            b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: x\r\n\r\nok",
+            b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok",
+        ],
+    )
+    async def test_tolerance_does_not_guess(
+        self, upstream: RawUpstream, metrics: Metrics, answer: bytes
+    ) -> None:
+        upstream.script = upstream.answer(answer)
+        async with opened(upstream.url, metrics, framing="tolerant") as client:
+            with pytest.raises(UpstreamMalformed):
+                await get(client)
 
     async def test_trailers_are_dropped(
         self, client: UpstreamClient, upstream: RawUpstream
