@@ -25,6 +25,8 @@ REQUIRED_FIELDS = ("id", "state")
 
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 _FUNCTION = re.compile(r"[A-Za-z0-9_/]+(\.[A-Za-z0-9_]+)?:[A-Za-z0-9_]+")
+_METHOD = re.compile(r"[A-Z][A-Z0-9-]*")
+_NEVER_PASSED = frozenset({"CONNECT", "TRACE"})
 _HOST = re.compile(r"(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?|\[[0-9A-Fa-f:.]+\]")
 
 
@@ -76,6 +78,15 @@ def methods(names: tuple[str, ...], location: Location) -> Iterator[Problem]:
             yield (*location, index), f"is not a method; {nearest(name.upper(), METHODS)}"
 
 
+def further_methods(names: tuple[str, ...], location: Location) -> Iterator[Problem]:
+    """The problems of a list of methods beside the usual ones."""
+    for index, name in enumerate(names):
+        if not _METHOD.fullmatch(name):
+            yield (*location, index), "is not a method: capital letters, digits and '-'"
+        elif name in _NEVER_PASSED:
+            yield (*location, index), "is never passed: it would be for the gateway itself"
+
+
 def networks(texts: tuple[str, ...], location: Location) -> Iterator[Problem]:
     """The problems of a list of addresses and CIDR ranges."""
     for index, text in enumerate(texts):
@@ -106,6 +117,7 @@ def _upstream(upstream: Upstream) -> Iterator[Problem]:
 def _server(settings: Settings) -> Iterator[Problem]:
     server = settings.server
     yield from networks(server.trusted_proxies, ("server", "trusted_proxies"))
+    yield from further_methods(server.further_methods, ("server", "further_methods"))
     for index, host in enumerate(server.hosts):
         if not _HOST.fullmatch(host):
             yield (

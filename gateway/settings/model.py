@@ -86,9 +86,9 @@ class Server(Model):
     `socket` is the path of a Unix socket on which the API is served as well. `reuse_port` lets
     several processes listen on the public port at once. `forwarded` says in which fields trusted
     proxies tell who asked. `hosts` are the names the public listener answers for, `*.example.com`
-    for every name below; none means any. `max_header` bounds a request's whole head.
-    `body_timeout` is the longest wait for the next KiB of a body, `write_timeout` for a client that
-    does not read.
+    for every name below; none means any. `further_methods` pass beside the usual ones.
+    `max_header` bounds a request's whole head. `body_timeout` is the longest wait for the next KiB
+    of a body, `write_timeout` for a client that does not read.
     """
 
     public: Listener = Listener()
@@ -99,6 +99,7 @@ class Server(Model):
     trusted_proxies: tuple[str, ...] = ()
     forwarded: Literal["x-forwarded", "forwarded"] = "x-forwarded"
     hosts: tuple[str, ...] = ()
+    further_methods: tuple[str, ...] = ()
     max_header: Size = 32 * 1024
     max_body: Size = 1024**2
     max_connections: int = Field(default=20_000, ge=1)

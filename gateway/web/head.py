@@ -7,6 +7,7 @@ framing (RFC 9112 sections 2, 3, 5 and 6) is decided once and by the strictest r
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
@@ -70,8 +71,11 @@ class Head:
     breaks: bool = False
 
 
-def parse_head(raw: bytes) -> Head:
-    """Read a head, from its request line to the empty line that ends it."""
+def parse_head(raw: bytes, methods: Sequence[str] = METHODS) -> Head:
+    """Read a head, from its request line to the empty line that ends it.
+
+    A method that is not among `methods` is refused.
+    """
     head = Head()
     try:
         lines = raw[:-4].split(b"\r\n")
@@ -83,7 +87,7 @@ def parse_head(raw: bytes) -> Head:
     except InvalidRequest as error:
         head.error, head.breaks, head.keep_alive = error, True, False
         return head
-    head.error = _refused(head)
+    head.error = _refused(head, methods)
     head.is_simple = (
         head.method in ("GET", "HEAD")
         and head.framing is Framing.NONE
@@ -184,10 +188,10 @@ def _read_connection(head: Head) -> None:
     )
 
 
-def _refused(head: Head) -> GatewayError | None:
+def _refused(head: Head, methods: Sequence[str]) -> GatewayError | None:
     """What is understood, and not done."""
-    if head.method not in METHODS:
-        allowed = ", ".join(METHODS)
+    if head.method not in methods:
+        allowed = ", ".join(methods)
         return MethodNotAllowed(
             f"The gateway passes {allowed}, not {head.method}.", headers={"Allow": allowed}
         )

@@ -15,6 +15,7 @@ from enum import Enum, auto
 from typing import Any
 
 from aiohttp.streams import StreamReader
+from multidict import CIMultiDict
 
 from gateway.core.error import (
     FieldsTooLarge,
@@ -33,7 +34,14 @@ from gateway.web.head import Head, parse_head
 from gateway.web.listening import Listening
 from gateway.web.protocol import ClientProtocol
 from gateway.web.relay import Relay
-from gateway.web.wire import LAST_CHUNK, chunk, has_body, is_chunked, render_head
+from gateway.web.wire import (
+    LAST_CHUNK,
+    chunk,
+    has_body,
+    is_chunked,
+    render_head,
+    render_interim,
+)
 
 _log = get_logger("server")
 HEAD_END = b"\r\n\r\n"
@@ -144,7 +152,8 @@ class Connection(ClientProtocol):
             self._await_head(data, limit)
             return
         raw = data[:end]
-        arrival = self._server.judge(parse_head(raw), self.peer, self.scheme)
+        head = parse_head(raw, self._server.terms.methods)
+        arrival = self._server.judge(head, self.peer, self.scheme)
         self._raw, self._arrival = raw, arrival
         self._inbox = b""
         self._begin(arrival, raw, data[end:])
@@ -202,6 +211,7 @@ class Connection(ClientProtocol):
         except Exception:  # noqa: BLE001 - the chain answers errors itself: this one is ours
             self._broken(request)
         else:
+            request.interim = self.pass_interim
             self._task = self._loop.create_task(self._go_on(request, work, waits_for))
 
     async def _go_on(
@@ -209,6 +219,7 @@ class Connection(ClientProtocol):
     ) -> None:
         try:
             response = await resume(work, waits_for)
+            request.interim = None
             if not isinstance(response.body, bytes):
                 await self._stream(request, response, response.body)
                 return
@@ -217,6 +228,11 @@ class Connection(ClientProtocol):
             self._broken(request)
         else:
             self._done()
+
+    def pass_interim(self, status: int, headers: CIMultiDict[str]) -> None:
+        """Write an interim answer before the one under way, for a client that reads."""
+        if self.transport is not None and not self._is_paused:
+            self.transport.write(render_interim(status, headers))
 
     def _send_whole(self, request: Request, response: Response, body: bytes) -> None:
         """Write an answer whose body is here, head and body as one."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from gateway.core.message import Request, Response
 from gateway.web.adapt import Arrival
-from gateway.web.head import Head
+from gateway.web.head import METHODS, Head
 
 if TYPE_CHECKING:
     from gateway.web.protocol import ClientProtocol, FullLane
@@ -26,6 +26,7 @@ class Terms:
     body_timeout: float
     keepalive_timeout: float
     write_timeout: float
+    methods: tuple[str, ...] = METHODS
     fast: bool = True
 
 

@@ -22,7 +22,7 @@ from gateway.telemetry.metric import Metrics
 from gateway.web.adapt import UNTYPED, Adapter, Arrival, IncomingBody, respond
 from gateway.web.certificate import Certificate
 from gateway.web.event_stream import EventStreams
-from gateway.web.head import MAX_FIELDS, Head
+from gateway.web.head import MAX_FIELDS, METHODS, Head
 from gateway.web.lane import Connection
 from gateway.web.listening import Client, Terms
 from gateway.web.protocol import ClientProtocol, FullLane
@@ -59,6 +59,7 @@ class PublicServer:
             body_timeout=settings.body_timeout,
             keepalive_timeout=settings.keepalive_timeout,
             write_timeout=settings.write_timeout,
+            methods=(*METHODS, *settings.further_methods),
             fast=fast,
         )
         self.is_draining = False
@@ -204,7 +205,10 @@ class PublicServer:
         request = connection.arrival.request(
             IncomingBody(incoming, self._adapter.max_body), self.now()
         )
+        if not connection.arrival.head.is_http10:
+            request.interim = connection.pass_interim
         response = await self.handler(request)
+        request.interim = None
         response = self.adopt(request, response)
         if not isinstance(response.body, bytes):
             connection.streams(asyncio.current_task())

@@ -6,7 +6,7 @@ from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
 
-from multidict import istr
+from multidict import CIMultiDict, istr
 
 from gateway.core.message import Response
 
@@ -63,16 +63,27 @@ def render_head(method: str, response: Response, date: str, *, close: bool) -> b
         headers[_DATE] = date
     if close:
         headers[_CONNECTION] = "close"
-    text = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
-    if text.count("\n") != len(headers) or text.count("\r") != len(headers):
-        raise ValueError("a header field of the answer holds a line break")
+    text = _field_lines(headers)
     line = _status_line(response.status, response.reason)
     return f"{line}{text}\r\n".encode("utf-8", "surrogateescape")
+
+
+def render_interim(status: int, headers: CIMultiDict[str]) -> bytes:
+    """An interim answer (RFC 9110 section 15.2). Raises ValueError as `render_head` does."""
+    text = _field_lines(headers)
+    return f"{_status_line(status, None)}{text}\r\n".encode("utf-8", "surrogateescape")
 
 
 def chunk(data: bytes) -> bytes:
     """One chunk of a chunked body."""
     return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def _field_lines(headers: CIMultiDict[str]) -> str:
+    text = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    if text.count("\n") != len(headers) or text.count("\r") != len(headers):
+        raise ValueError("a header field of the answer holds a line break")
+    return text
 
 
 @lru_cache(maxsize=256)

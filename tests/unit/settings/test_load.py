@@ -261,6 +261,8 @@ server: {trusted_proxies: [10.0.0.1/8]}
         ("{hosts: [a.example, 'a.example:80']}", "server.hosts[1]: must be a name like"),
         ("{hosts: ['a.*.example']}", "server.hosts[0]: must be a name like"),
         ("{tls: {certificate: /none.pem, key: /none.key}}", "server.tls.certificate: names /none"),
+        ("{further_methods: [purge]}", "server.further_methods[0]: is not a method"),
+        ("{further_methods: [A, TRACE]}", "server.further_methods[1]: is never passed"),
     ],
 )
 def test_the_listener_is_checked(refused: Refused, server: str, problem: str) -> None:

@@ -139,6 +139,12 @@ def test_other_methods_are_not_passed(method: str) -> None:
     assert found.error.headers["Allow"] == ", ".join(METHODS)
 
 
+def test_a_method_that_is_listed_passes() -> None:
+    raw = b"M-SEARCH /a HTTP/1.1\r\nHost: x\r\n\r\n"
+
+    assert parse_head(raw, (*METHODS, "M-SEARCH")).error is None
+
+
 def test_another_expectation_fails() -> None:
     found = head("Expect: 200-ok", "Content-Length: 1", line="POST /a HTTP/1.1")
     assert found.error is not None
