@@ -458,7 +458,8 @@ async def test_every_broken_field_is_named(gateway: GatewayProcess, receiver: Re
         (b"{}", 422),
         (b'{"url": "https://a.example/", "url": "https://b.example/"}', 422),
         (b'{"url": NaN}', 400),
-        (b"[" * 100_000, 413),
+        (b"[" * 100_000, 400),
+        (b'{"url": "' + b"x" * 100_000 + b'"}', 413),
     ],
     ids=[
         "cut-off",
@@ -470,6 +471,7 @@ async def test_every_broken_field_is_named(gateway: GatewayProcess, receiver: Re
         "no-url",
         "twice",
         "nan",
+        "deep",
         "huge",
     ],
 )
