@@ -69,11 +69,12 @@ endif
 conformance: $(DEV_STAMP) ## run http-tests/cache-tests from its checkout (ARGS=FOLDER)
 	@$(BIN)/python -m tests.conformance.run $(ARGS)
 
-lint: install ## check style, types, layers and TypeScript
+lint: install ## check style, types, layers, the Dockerfile and TypeScript
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy $(PYTHON_SOURCES)
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/hadolint Dockerfile
 ifeq ($(NODE),yes)
 	cd $(CONVEX) && npm run --silent check
 endif
