@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import chain, report, side_by_side, stream, webhooks
+from benchmarks import chain, convex, report, side_by_side, stream, webhooks
 
 
 def _peers(folder: Path, *, quick: bool) -> dict[str, Any]:
@@ -47,7 +47,15 @@ def _webhooks(_folder: Path, *, quick: bool) -> dict[str, Any]:
     return {"webhooks": found}
 
 
+def _convex(_folder: Path, *, quick: bool) -> dict[str, Any]:
+    """Progress updates with coalescing, catching up, and histories from the cache."""
+    found = convex.run(quick)
+    report.show_mapping("convex", found["convex"])
+    return found
+
+
 SECTIONS: dict[str, Callable[..., dict[str, Any]]] = {
+    "convex": _convex,
     "peers": _peers,
     "policies": _policies,
     "streams": _streams,

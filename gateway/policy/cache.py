@@ -29,6 +29,7 @@ from gateway.store.base import ResponseStore
 from gateway.telemetry.metric import Metrics
 
 _RESULTS = ("hit", "stale", "revalidated", "coalesced", "miss", "bypass")
+_SHADOW_RESULTS = ("shadow-hit", "shadow-miss")
 _READS = frozenset({"GET", "HEAD"})
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # RFC 9110 section 9.2.1
 _NOT_STORED = "Nothing stored answers this request, and only-if-cached forbids to ask the upstream."
@@ -73,7 +74,8 @@ class ResponseCache:
     Equal requests under way share one upstream request; what fails is not shared. When the upstream
     takes longer than `slow_upstream`, a job's stale status is served, saying so, while the request
     goes on. An answer asked for before a job's event is not fresh after it, and not kept after its
-    last. `route_of` finds the route of another target, for what a change to it invalidates.
+    last. `route_of` finds the route of another target, for what a change to it invalidates. In
+    shadow it stores, decides and counts, and the upstream answers every read.
     """
 
     def __init__(
@@ -92,13 +94,15 @@ class ResponseCache:
         self._now = now
         self._flights = Flights()
         self._count_of = {
-            result: metrics.cache_requests_total.labels(result).inc for result in _RESULTS
+            result: metrics.cache_requests_total.labels(result).inc
+            for result in (*_RESULTS, *_SHADOW_RESULTS)
         }
         self.apply(policy)
 
     def apply(self, policy: CachePolicy) -> None:
         """Go by these rules from now on; what is stored stays, on the terms it was stored with."""
         self._enabled = policy.enabled
+        self._in_shadow = policy.mode == "shadow"
         self._http = policy.http.enabled
         self._slow_seconds = policy.slow_upstream
         self._rule = CacheRule(policy, self._state_of)
@@ -124,6 +128,9 @@ class ResponseCache:
             variants = await self._shelf.lookup(tag, key)
         now = self._now()
         decided = verdict(request.headers, variants, now)
+        if self._in_shadow:
+            self._count(request, "shadow-hit" if isinstance(decided, Hit) else "shadow-miss")
+            return await self._ask(_Question(request, call_next, tag, key, "bypass", None))
         if isinstance(decided, Hit):
             self._count(request, "hit")
             ttl = int(decided.entry.terms.fresh_until - now)
@@ -150,7 +157,8 @@ class ResponseCache:
         if not self._rule.covers(request) or self._rule.bypasses(request):
             return "nothing is stored: the route or the request's own fields forbid it"
         key = self._rule.key(request)
-        return f"a fresh stored answer is given; its key ends in {key.splitlines()[-1]!r}"
+        shadow = " (shadow: the upstream answers)" if self._in_shadow else ""
+        return f"a fresh stored answer is given; its key ends in {key.splitlines()[-1]!r}{shadow}"
 
     async def changed(self, change: JobChange) -> int:
         """Hear of a job's change; how many stored answers of it are stale now, or at its end gone.
@@ -289,6 +297,8 @@ class ResponseCache:
         return served(request, entry, now, f"gateway; hit; ttl={ttl}; detail={detail}")
 
     def _count(self, request: Request, result: str) -> None:
+        if self._in_shadow and result == "miss":
+            return  # told as what it would have been
         request.fields["cache"] = result
         self._count_of[result]()
 

@@ -118,9 +118,10 @@ class CachePolicy(Model):
 
     Routes in `public` are shared by all keys; else the principal is part of the cache key. When the
     upstream takes longer than `slow_upstream`, a job's stale status is served while it thinks; when
-    it fails, any stale answer is for `stale_if_error`.
+    it fails, any stale answer is for `stale_if_error`. In shadow nothing stored is served.
     """
 
+    mode: Mode = "enforce"
     enabled: bool = True
     ttl: Seconds = 300.0
     ttl_by_state: dict[str, Seconds] = {}

@@ -138,6 +138,31 @@ async def test_a_stored_status_is_served_and_says_so(cached: Cached, clock: Fake
     assert len(cached.terminal.requests) == 1
 
 
+async def test_in_shadow_it_decides_and_counts_and_the_upstream_answers(
+    cached: Cached, metrics: Metrics
+) -> None:
+    cached.make(mode="shadow")
+    first, second = [await cached.made() for _ in range(2)]
+    cached.clock.at += 5
+    stale = await cached.ask({"Cache-Control": "only-if-cached"})
+
+    assert (first, second, document(stale)["made"]) == (1, 2, 3)
+    assert how(stale) == "gateway; fwd=bypass; stored"
+    counts = metrics.cache_requests_total
+    assert counts.labels("shadow-miss")._value.get() == 2
+    assert counts.labels("shadow-hit")._value.get() == 1
+    assert [counts.labels(each)._value.get() for each in ("hit", "miss", "stale")] == [0, 0, 0]
+
+
+async def test_in_shadow_a_failure_is_the_upstreams_own(cached: Cached) -> None:
+    cached.make(mode="shadow", stale_if_error="1h")
+    await stale(cached)
+    cached.serve(lambda: UpstreamTimeout("slow"))
+
+    with pytest.raises(UpstreamTimeout):
+        await cached.ask()
+
+
 @pytest.mark.parametrize(
     ("status", "policy", "ttl"),
     [
