@@ -27,6 +27,9 @@ from gateway.telemetry.metric import Metrics
 from gateway.upstream.client import UpstreamClient
 from gateway.web.webhooks import Publish, publish_nowhere
 
+# Longer than it takes to record a creation that was just answered.
+_ADOPT_AFTER_SECONDS = 3.0
+
 
 class Behind:
     """From an observed change to its deliveries; `start` and `stop` once each."""
@@ -141,6 +144,7 @@ class Behind:
             settings=watch,
             upstream=instance if is_alone else None,
             replicas=lambda: 1 if replica is None or is_alone else replica.count,
+            adopt_after_seconds=0.0 if replica is None or is_alone else _ADOPT_AFTER_SECONDS,
             metrics=self._metrics,
             now=self._now,
             jitter=random.random,

@@ -41,6 +41,7 @@ class Watcher:
         settings: Watch,
         upstream: str | None,
         replicas: Callable[[], int] = lambda: 1,
+        adopt_after_seconds: float = 0.0,
         metrics: Metrics,
         now: Callable[[], float],
         jitter: Callable[[], float],
@@ -52,6 +53,7 @@ class Watcher:
         self._settings = settings
         self._upstream = upstream
         self._replicas = replicas
+        self._adopt_after_seconds = adopt_after_seconds
         self._metrics = metrics
         self._now = now
         self._jitter = jitter
@@ -260,11 +262,17 @@ class Watcher:
         return delay * (0.9 + 0.2 * self._jitter())
 
     async def reconcile(self) -> None:
-        """Hold the store against the upstream's list once that can be had; adopt strangers."""
+        """Hold the store against the upstream's list once that can be had; adopt strangers.
+
+        Not at once where replicas share the upstream: a job in its list may be one that another is
+        about to record, with its owner.
+        """
         delay = self._settings.poll.min
         while True:
             try:
-                for observation in await self._observer.listed():
+                listed = await self._observer.listed()
+                await asyncio.sleep(self._adopt_after_seconds)
+                for observation in listed:
                     await self._tracker.observe(observation, "list")
             except (UpstreamError, StoreUnavailable) as error:
                 self._log.info("reconcile_postponed", error=error.detail)

@@ -67,6 +67,16 @@ class Fleet:
         """So many jobs, created through each in turn."""
         return [await self.gateways[i % len(self.gateways)].create() for i in range(number)]
 
+    async def reconnect(self) -> None:
+        """Return once every replica answers from Redis again; until then each says 503."""
+        for gateway in self.gateways:
+
+            async def answers(gateway: GatewayProcess = gateway) -> bool:
+                answer = await gateway.request("GET", "/api/v1/jobs/history")
+                return answer.status == 200
+
+            await eventually("Redis answers", answers)
+
     async def finish_without(self, absent: int, jobs: Sequence[str]) -> None:
         """Return once every other replica shows the end of every job."""
         for number, gateway in enumerate(self.gateways):
@@ -160,6 +170,7 @@ async def test_redis_restarted_in_the_middle_loses_nothing(
         for node in [server] if isinstance(server, Valkey) else server.nodes:
             node.kill()
         server.start()
+        await fleet.reconnect()
         await fleet.check(receiver, webhooks, jobs)
 
 

@@ -63,6 +63,12 @@ async def test_replicas_count_together_and_go_on_alone(
         return all([not (await each.metrics())["gateway_windows_away"] for each in replicas])
 
     await eventually("the windows are shared again", shared)
+
+    async def told() -> bool:
+        # Lines are written in the background, a moment after what they tell of.
+        return all('"event":"windows_back"' in each.log for each in replicas)
+
+    await eventually("the outage's end is logged", told)
     for each in replicas:
         assert each.log.count('"event":"windows_away"') == 1
         assert each.log.count('"event":"windows_back"') == 1

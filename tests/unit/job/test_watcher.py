@@ -450,6 +450,28 @@ class TestUpstreamAway:
             upstream.code = 200
             await jobs.recorder.until(lambda change: change.job.id == "j1")
 
+    async def test_job_that_another_replica_is_about_to_record_is_not_adopted(
+        self, setup: Setup, upstream: ScriptedUpstream
+    ) -> None:
+        upstream.listed = [status("working", 10)]
+        upstream.status["j1"] = status("working", 10)
+        async with setup(source="poll") as jobs:
+            jobs.watcher._adopt_after_seconds = 0.2
+            async with jobs.watching():
+                await eventually(lambda: upstream.asked["/jobs"] == 1)
+                created = await jobs.create()
+                await jobs.recorder.until(lambda change: change.job.percentage == 10)
+                await eventually(lambda: not reconciling())
+
+                known = await jobs.store.get("j1")
+        assert known is not None
+        assert (known.owner, known.incarnation) == (created.owner, created.incarnation)
+
+
+def reconciling() -> bool:
+    """True while a watcher holds its jobs against the upstream's list."""
+    return any("reconcile" in repr(task.get_coro()) for task in asyncio.all_tasks())
+
 
 class TestClaims:
     async def test_unfinished_jobs_of_the_store_are_taken_up_at_the_start(
