@@ -52,7 +52,10 @@ class RateLimit:
         if plan is None:
             return await call_next(request)
         at = self._now()
-        states = await self._decide(plan, hits_of(plan, request), at)
+        hits = hits_of(plan, request)
+        states = await self._windows.hit(hits, at)
+        if states is None:
+            states = await self._decide_alone(plan, hits, at)
         refused = self._count(request, plan, states)
         if refused:
             raise self._exceeded(refused, at)
@@ -81,10 +84,6 @@ class RateLimit:
             + (", shadow: never refuses" if rule.quota.shadow else "")
             for rule, (_, key, cost, _) in zip(plan.rules, hits_of(plan, request), strict=True)
         ]
-
-    async def _decide(self, plan: Plan, hits: Sequence[Hit], at: float) -> Sequence[WindowState]:
-        states = await self._windows.hit(hits, at)
-        return states if states is not None else await self._decide_alone(plan, hits, at)
 
     async def _decide_alone(
         self, plan: Plan, hits: Sequence[Hit], at: float
