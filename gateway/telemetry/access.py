@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 from gateway.settings.model import Log
-from gateway.telemetry.log import get_logger, redact, safe_text
+from gateway.telemetry.log import cleaned, get_logger, safe_text
 from gateway.telemetry.sink import Stream
 
 LOGGER, EVENT = "access", "request"
@@ -52,16 +52,17 @@ class JsonLines:
         """Write a line."""
         for name in _MASKED:
             fields[name] = safe_text(fields[name])
-        line = {
+        line: dict[str, object] = {
             "timestamp": self._timestamp(self._now()),
             "level": "info",
             "logger": LOGGER,
             "event": EVENT,
         }
-        line |= redact(None, "info", dict(added))
+        for name, value in added.items():
+            line[name] = cleaned(name, value)
         line |= fields
         try:
-            self._stream.write(orjson.dumps(line).decode() + "\n")
+            self._stream.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE).decode())
             self._stream.flush()
         except (OSError, ValueError):  # its reader stands still or is gone
             self.dropped += 1

@@ -44,6 +44,11 @@ _SECRET_VALUES = (
     re.compile(r"\b[\w-]+:[\w-]+\|[A-Za-z0-9+/=_.-]{8,}"),  # the same without its scheme
     re.compile(r"(?<=://)[^/\s@\"']+(?=@)"),
 )
+# As tuples: a union would be made anew at every value of every line.
+_PLAIN = (bool, float, type(None))  # what JSON holds as it is, and can be no secret
+_BYTES = (bytes, bytearray)
+_MAPPINGS = (dict, Mapping)  # a dict is told at once, a Mapping by asking around
+_LISTS = (AbstractSet, Sequence)
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _FIRST = ("timestamp", "level", "logger", "event")
 
@@ -83,7 +88,7 @@ def configure(log: Log, stream: Stream = sys.stdout) -> None:
 
 def redact(_logger: object, _method: str, event: EventDict) -> EventDict:
     """Replace secrets by name and by look, at any depth; what JSON cannot hold becomes text."""
-    return {str(name): _cleaned(str(name), value, 0) for name, value in event.items()}
+    return {str(name): cleaned(str(name), value) for name, value in event.items()}
 
 
 @lru_cache(maxsize=1024)  # asked of every field of every line
@@ -155,8 +160,9 @@ def _adopt_libraries(level: int) -> None:
     root.addHandler(LibraryHandler(level=max(level, logging.WARNING)))
 
 
-def _cleaned(name: str, value: object, depth: int) -> object:
-    if value is None or isinstance(value, bool | float):
+def cleaned(name: str, value: object, depth: int = 0) -> object:
+    """The value of a field as a line may hold it; of a mapping or a list, `depth` levels down."""
+    if isinstance(value, _PLAIN):
         return value
     if is_secret_name(name):
         return REDACTED
@@ -169,13 +175,13 @@ def _converted(value: object, depth: int) -> object:
     """What is neither text nor plain JSON, as JSON can hold it."""
     if isinstance(value, int):
         return value if -(2**63) <= value < 2**64 else str(value)
-    if isinstance(value, bytes | bytearray):
+    if isinstance(value, _BYTES):
         value = value.decode("utf-8", "backslashreplace")
     if depth < MAX_DEPTH:
-        if isinstance(value, dict | Mapping):  # a dict is told at once, a Mapping by asking around
-            return {str(key): _cleaned(str(key), item, depth + 1) for key, item in value.items()}
-        if isinstance(value, AbstractSet | Sequence) and not isinstance(value, str):
-            return [_cleaned("", item, depth + 1) for item in value]
+        if isinstance(value, _MAPPINGS):
+            return {str(key): cleaned(str(key), item, depth + 1) for key, item in value.items()}
+        if isinstance(value, _LISTS) and not isinstance(value, str):
+            return [cleaned("", item, depth + 1) for item in value]
     # Anything else by its own text: a dataclass hides there the fields it does not show.
     return safe_text(str(value))
 
