@@ -84,7 +84,8 @@ class Gateway:
                 told=self._policies_read,
             )
         self._lag = health_check.LoopLag(self.metrics, settings.health.max_loop_lag)
-        self.behind.tracker.listeners.append(self._changed)
+        # First of all: no poll may find an answer older than a change it can see.
+        self.behind.tracker.listeners.insert(0, self._changed)
         self.behind.tracker.listeners_elsewhere.append(self._changed_elsewhere)
         if self.stores.replica is not None:
             self.stores.replica.follow(

@@ -205,7 +205,7 @@ async def test_replicas_share_what_they_asked_the_upstream(server: Valkey, tmp_p
         await eventually("the first has shared the status", is_shared)
         answer = await two.request("GET", path)
         assert answer.headers["Cache-Status"].startswith("gateway; hit")
-        assert (await two.metrics())["gateway_cache_lookups_total{result=hit,tier=redis}"] == 1
+        assert (await two.metrics())["gateway_cache_lookups_total{result=hit,tier=redis}"] >= 1
 
         server.kill()
         for each in (one, two):
