@@ -285,7 +285,7 @@ class UpstreamClient:
             if request.streaming or exchange.status == 101 or exchange.streams_events:
                 connection.lasts(self._stream)
                 pool.uncount(connection)
-        except BaseException:
+        except BaseException:  # a caller who leaves, too, must not leave the connection busy
             exchange.close()
             raise
         return exchange

@@ -68,7 +68,7 @@ class Pool:
                     return connection, True
                 connection.abort()
             connection = await self._connect()
-        except BaseException:
+        except BaseException:  # a caller who leaves, too, gives its place back
             if not essential:
                 self._free()
             raise

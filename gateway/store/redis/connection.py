@@ -171,7 +171,7 @@ async def connect(
     except OSError as error:  # refused, unreachable, no such name, a certificate that is not good
         connection.end("no connection")
         raise Lost(str(error) or type(error).__name__) from error
-    except BaseException:
+    except BaseException:  # whoever gives up, cancelled or not, leaves no half-open socket
         connection.end("given up")
         raise
     for reply in replies:
