@@ -7,11 +7,10 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from gateway.app.front import Front
-from gateway.app.store import Stores
+from gateway.app.store import Stores, open_stores
 from gateway.delivery.dead_letter import DeadLetters
 from gateway.settings.model import Settings
 from gateway.settings.policy import PolicySet
-from gateway.telemetry.metric import Metrics
 from gateway.web.admin_key import AdminKey
 from gateway.web.convex_admin import ConvexAdmin, ConvexDesk
 
@@ -30,12 +29,8 @@ async def open_convex(settings: Settings, policies: PolicySet) -> AsyncIterator[
 
     Raises SettingsError for a store that cannot be used, as one that a running gateway has.
     """
-    stores = Stores(settings, policies, Metrics())
-    await stores.open()
-    try:
+    async with open_stores(settings, policies) as stores:
         yield ConvexDesk(DeadLetters(stores.outbox, time.time, _nobody))
-    finally:
-        await stores.close()
 
 
 def _nobody() -> None:

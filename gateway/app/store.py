@@ -146,6 +146,20 @@ def keys_are_shared(settings: Settings) -> bool:
 
 
 @asynccontextmanager
+async def open_stores(settings: Settings, policies: PolicySet) -> AsyncIterator[Stores]:
+    """Every store by itself, while no gateway need run.
+
+    Raises SettingsError for one that cannot be used, as a file that a running gateway has.
+    """
+    stores = Stores(settings, policies, Metrics())
+    await stores.open()
+    try:
+        yield stores
+    finally:
+        await stores.close()
+
+
+@asynccontextmanager
 async def open_key_store(settings: Settings) -> AsyncIterator[KeyStore]:
     """The store of API keys alone. Raises SettingsError for a file that cannot be used."""
     if keys_are_shared(settings) and settings.redis is not None:

@@ -7,11 +7,10 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from gateway.app.front import Front
-from gateway.app.store import Stores
+from gateway.app.store import Stores, open_stores
 from gateway.delivery.replay import Replay
 from gateway.settings.model import Settings
 from gateway.settings.policy import PolicySet
-from gateway.telemetry.metric import Metrics
 from gateway.web.admin_key import AdminKey
 from gateway.web.webhook_admin import WebhookAdmin, WebhookDesk
 
@@ -35,12 +34,8 @@ async def open_webhooks(settings: Settings, policies: PolicySet) -> AsyncIterato
 
     Raises SettingsError for a store that cannot be used, as one that a running gateway has.
     """
-    stores = Stores(settings, policies, Metrics())
-    await stores.open()
-    try:
+    async with open_stores(settings, policies) as stores:
         yield webhook_desk(stores, time.time, _nobody)
-    finally:
-        await stores.close()
 
 
 def _nobody() -> None:

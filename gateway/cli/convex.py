@@ -6,10 +6,8 @@ import argparse
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
-from gateway.cli.failure import fail
 from gateway.cli.option import Commands, add_admin, add_config
 from gateway.cli.table import show_table
-from gateway.core.error import GatewayError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -73,26 +71,7 @@ def _at_desk(
     work: Callable[[Desk], Awaitable[Any]],
     show: Callable[[Any], None],
 ) -> int:
-    import asyncio
-    import json
-    import sys
+    from gateway.cli.convex_desk import REACH
+    from gateway.cli.desk import at_desk
 
-    from gateway.cli.convex_desk import open_desk
-    from gateway.settings.model import Log
-    from gateway.telemetry.log import configure
-
-    configure(Log(level="warning"), sys.stderr)
-
-    async def done() -> Any:
-        async with open_desk(arguments.admin, arguments.config) as desk:
-            return await work(desk)
-
-    try:
-        found = asyncio.run(done())
-    except GatewayError as error:
-        return fail(error.detail)
-    if arguments.json:
-        print(json.dumps(found, indent=2))
-    else:
-        show(found)
-    return 0
+    return at_desk(REACH, arguments, work, show)

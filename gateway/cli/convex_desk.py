@@ -5,16 +5,12 @@ Both answer with the documents of the admin API, and take its query strings.
 
 from __future__ import annotations
 
-import os
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from gateway.app.convex import open_convex
-from gateway.cli.admin_api import HINT, AdminApi, Document, open_admin_api
-from gateway.core.error import SettingsError
-from gateway.settings.load import load, load_policies, policies_directory
+from gateway.cli.admin_api import AdminApi, Document
+from gateway.cli.desk import Reach
 
 
 class Desk(Protocol):
@@ -29,26 +25,6 @@ class Desk(Protocol):
         ...
 
 
-@asynccontextmanager
-async def open_desk(admin: str | None, config: Path) -> AsyncIterator[Desk]:
-    """The gateway whose admin listener is at the URL `admin`, else the store that `config` names.
-
-    Raises SettingsError when there is no admin key, or the store cannot be used.
-    """
-    if admin is not None:
-        async with open_admin_api(admin) as api:
-            yield _Remote(api)
-        return
-    settings = load(config, os.environ)
-    policies = load_policies(policies_directory(config, settings))
-    async with AsyncExitStack() as stack:
-        try:
-            desk = await stack.enter_async_context(open_convex(settings, policies))
-        except SettingsError as error:
-            raise SettingsError([*error.problems, HINT]) from error
-        yield desk
-
-
 class _Remote:
     """Over the admin API."""
 
@@ -60,3 +36,6 @@ class _Remote:
 
     async def replay(self, document: Mapping[str, Any]) -> Document:
         return await self._api.ask("POST", "/convex/replay", json=document)
+
+
+REACH: Reach[Desk] = Reach(_Remote, open_convex)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
+from contextlib import asynccontextmanager
 from typing import Any, Protocol
 from urllib.parse import quote
 
 from gateway.app.keys import open_keys
-from gateway.cli.admin_api import HINT, AdminApi, Document, open_admin_api
-from gateway.core.error import SettingsError
+from gateway.cli.admin_api import AdminApi, Document
+from gateway.cli.desk import Reach
 from gateway.policy.key_issuer import Issued, KeyIssuer
-from gateway.settings.load import load, load_policies, policies_directory
+from gateway.settings.model import Settings
+from gateway.settings.policy import PolicySet
 from gateway.store.key import KeyStore
 from gateway.web.keys import key_document
 
@@ -39,26 +38,6 @@ class KeyDesk(Protocol):
     async def revoke(self, key_id: str) -> None:
         """End it at once."""
         ...
-
-
-@asynccontextmanager
-async def open_desk(admin: str | None, config: Path) -> AsyncIterator[KeyDesk]:
-    """The gateway whose admin listener is at the URL `admin`, else the store that `config` names.
-
-    Raises SettingsError when there is no admin key, or the store cannot be used.
-    """
-    if admin is not None:
-        async with open_admin_api(admin) as api:
-            yield _Remote(api)
-        return
-    settings = load(config, os.environ)
-    policies = load_policies(policies_directory(config, settings))
-    async with AsyncExitStack() as stack:
-        try:
-            issuer, store = await stack.enter_async_context(open_keys(settings, policies))
-        except SettingsError as error:
-            raise SettingsError([*error.problems, HINT]) from error
-        yield _Local(issuer, store)
 
 
 class _Remote:
@@ -120,3 +99,12 @@ class _Local:
         if issued.predecessor is not None:
             document["predecessor"] = key_document(issued.predecessor, now)
         return document
+
+
+@asynccontextmanager
+async def _open_local(settings: Settings, policies: PolicySet) -> AsyncIterator[KeyDesk]:
+    async with open_keys(settings, policies) as (issuer, store):
+        yield _Local(issuer, store)
+
+
+REACH: Reach[KeyDesk] = Reach(_Remote, _open_local)

@@ -6,13 +6,11 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gateway.cli.failure import fail
 from gateway.cli.option import Commands, add_admin, add_config
 from gateway.cli.table import show_table
-from gateway.core.error import GatewayError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable
 
     from gateway.cli.admin_api import Document
     from gateway.cli.key_desk import KeyDesk
@@ -100,15 +98,11 @@ def _create(arguments: argparse.Namespace) -> int:
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    def show(keys: Sequence[Document]) -> None:
-        if arguments.json:
-            import json
-
-            print(json.dumps(keys, indent=2))
-            return
-        show_table(_COLUMNS, keys)
-
-    return _at_desk(arguments, lambda desk: desk.list(arguments.owner), show)
+    return _at_desk(
+        arguments,
+        lambda desk: desk.list(arguments.owner),
+        lambda keys: show_table(_COLUMNS, keys),
+    )
 
 
 def _rotate(arguments: argparse.Namespace) -> int:
@@ -143,27 +137,10 @@ def _at_desk(
     work: Callable[[KeyDesk], Awaitable[Any]],
     show: Callable[[Any], None],
 ) -> int:
-    import asyncio
-    import sys
+    from gateway.cli.desk import at_desk
+    from gateway.cli.key_desk import REACH
 
-    from gateway.cli.key_desk import open_desk
-    from gateway.settings.model import Log
-    from gateway.telemetry.log import configure
-
-    configure(Log(level="warning"), sys.stderr)
-
-    async def done() -> Any:
-        async with open_desk(arguments.admin, arguments.config) as desk:
-            return await work(desk)
-
-    try:
-        found = asyncio.run(done())
-    except GatewayError as error:
-        errors = error.extra.get("errors", [])
-        said = [f"{each['pointer'].removeprefix('#/')}: {each['detail']}" for each in errors]
-        return fail(*(said or [error.detail]))
-    show(found)
-    return 0
+    return at_desk(REACH, arguments, work, show)
 
 
 def _given(**members: Any) -> dict[str, Any]:

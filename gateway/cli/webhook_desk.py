@@ -5,18 +5,17 @@ Both answer with the documents of the admin API, and take its query strings.
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
+from contextlib import asynccontextmanager
 from typing import Any, Protocol
 from urllib.parse import quote
 
 from gateway.app.webhooks import open_webhooks
-from gateway.cli.admin_api import HINT, AdminApi, Document, open_admin_api
+from gateway.cli.admin_api import AdminApi, Document
+from gateway.cli.desk import Reach
 from gateway.core.audit import OPERATOR
-from gateway.core.error import SettingsError
-from gateway.settings.load import load, load_policies, policies_directory
+from gateway.settings.model import Settings
+from gateway.settings.policy import PolicySet
 from gateway.web.webhook_admin import WebhookDesk
 
 
@@ -42,26 +41,6 @@ class Desk(Protocol):
     async def lines(self, raw_query: str) -> Document:
         """A page of the audit log."""
         ...
-
-
-@asynccontextmanager
-async def open_desk(admin: str | None, config: Path) -> AsyncIterator[Desk]:
-    """The gateway whose admin listener is at the URL `admin`, else the store that `config` names.
-
-    Raises SettingsError when there is no admin key, or the store cannot be used.
-    """
-    if admin is not None:
-        async with open_admin_api(admin) as api:
-            yield _Remote(api)
-        return
-    settings = load(config, os.environ)
-    policies = load_policies(policies_directory(config, settings))
-    async with AsyncExitStack() as stack:
-        try:
-            desk = await stack.enter_async_context(open_webhooks(settings, policies))
-        except SettingsError as error:
-            raise SettingsError([*error.problems, HINT]) from error
-        yield _Local(desk)
 
 
 class _Remote:
@@ -102,3 +81,12 @@ class _Local:
 
 def _path(webhook_id: str) -> str:
     return f"/webhooks/{quote(webhook_id, safe='')}"
+
+
+@asynccontextmanager
+async def _open_local(settings: Settings, policies: PolicySet) -> AsyncIterator[Desk]:
+    async with open_webhooks(settings, policies) as desk:
+        yield _Local(desk)
+
+
+REACH: Reach[Desk] = Reach(_Remote, _open_local)
