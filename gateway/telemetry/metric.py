@@ -13,6 +13,8 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from gateway.telemetry.merge import Rule
+
 OTHER = "other"
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 ERROR_TYPES = frozenset(
@@ -27,6 +29,14 @@ ERROR_TYPES = frozenset(
         "video_too_large",
     }
 )
+# Of the library's collector, which each process has one of.
+PROCESS_RULES = {
+    "process_max_fds": Rule.SUM,
+    "process_open_fds": Rule.SUM,
+    "process_resident_memory_bytes": Rule.SUM,
+    "process_start_time_seconds": Rule.MIN,
+    "process_virtual_memory_bytes": Rule.SUM,
+}
 MAX_STAGES = 32  # distinct stage names a process tells apart
 
 _REQUEST_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -46,6 +56,15 @@ def error_type_label(error_type: object) -> str:
     return error_type if isinstance(error_type, str) and error_type in ERROR_TYPES else OTHER
 
 
+def render(series: Collector, accept: str = "") -> tuple[str, bytes]:
+    """The content type and the exposition: OpenMetrics where `accept` asks for it, else text.
+
+    Source: OpenMetrics 1.0; the Prometheus text exposition format 0.0.4.
+    """
+    encode, content_type = choose_encoder(accept)
+    return content_type, encode(series)
+
+
 class Series(dict[tuple[str, ...], Histogram]):
     """The series of a histogram by their labels, each found in the library once."""
 
@@ -62,10 +81,12 @@ class Metrics:
     """The series, named as they are exposed without `gateway_`. Durations are seconds.
 
     Each instance has its own `registry`, so that two gateways (and two tests) share no count.
+    `gauge_rules` say, by series, what a gauge is where there are several workers.
     """
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self.gauge_rules: dict[str, Rule] = dict(PROCESS_RULES)
         self._stages: set[str] = set()
         self._http()
         self._jobs()
@@ -82,12 +103,8 @@ class Metrics:
         return stage
 
     def render(self, accept: str = "") -> tuple[str, bytes]:
-        """The content type and the exposition: OpenMetrics where `accept` asks for it, else text.
-
-        Source: OpenMetrics 1.0; the Prometheus text exposition format 0.0.4.
-        """
-        encode, content_type = choose_encoder(accept)
-        return content_type, encode(_WithoutCreated(self.registry))
+        """The content type and the exposition of every series; see `render`."""
+        return render(_WithoutCreated(self.registry), accept)
 
     def _http(self) -> None:
         self.http_request_duration_seconds = self._histogram(
@@ -115,13 +132,17 @@ class Metrics:
             "upstream_retries_total", "Requests sent to the upstream a second time.", ("reason",)
         )
         self.upstream_breaker_state = self._gauge(
-            "upstream_breaker_state", "The circuit breaker: 0 closed, 1 half open, 2 open."
+            "upstream_breaker_state",
+            "The circuit breaker: 0 closed, 1 half open, 2 open.",
+            Rule.MAX,
         )
         self.upstream_connections = self._gauge(
-            "upstream_connections", "Connections to the upstream that are open, idle ones included."
+            "upstream_connections",
+            "Connections to the upstream that are open, idle ones included.",
+            Rule.SUM,
         )
         self.active_connections = self._gauge(
-            "active_connections", "Connections of clients that are open."
+            "active_connections", "Connections of clients that are open.", Rule.SUM
         )
         self.connections_refused_total = self._counter(
             "connections_refused_total", "Connections closed at once: there were too many."
@@ -147,9 +168,11 @@ class Metrics:
         self.jobs_cancelled_total = self._counter(
             "jobs_cancelled_total", "Jobs that were cancelled."
         )
-        self.jobs_active = self._gauge("jobs_active", "Jobs that have not ended.")
+        self.jobs_active = self._gauge("jobs_active", "Jobs that have not ended.", Rule.MAX)
         self.watch_lag_seconds = self._gauge(
-            "watch_lag_seconds", "How much later than planned the latest poll of a job was made."
+            "watch_lag_seconds",
+            "How much later than planned the latest poll of a job was made.",
+            Rule.MAX,
         )
         self.observations_total = self._counter(
             "observations_total",
@@ -185,6 +208,7 @@ class Metrics:
         self.windows_away = self._gauge(
             "windows_away",
             "1 while the shared store of rate windows does not answer, else 0.",
+            Rule.MAX,
         )
         self.admission_decisions_total = self._counter(
             "admission_decisions_total",
@@ -212,13 +236,15 @@ class Metrics:
             ("tier",),
         )
         self.cache_bytes = self._gauge(
-            "cache_bytes", "What cached answers take, with what holds them.", ("tier",)
+            "cache_bytes", "What cached answers take, with what holds them.", Rule.SUM, ("tier",)
         )
         self.policy_generation = self._gauge(
-            "policy_generation", "How often the policy files were applied since the start."
+            "policy_generation",
+            "How often the policy files were applied since the start.",
+            Rule.MAX,
         )
         self.policies_refused = self._gauge(
-            "policies_refused", "1 while the newest policy files are refused, else 0."
+            "policies_refused", "1 while the newest policy files are refused, else 0.", Rule.MAX
         )
         self.policy_reloads_total = self._counter(
             "policy_reloads_total", "Changed policy files that were read again.", ("result",)
@@ -237,9 +263,14 @@ class Metrics:
             ("sink",),
             _DELIVERY_BUCKETS,
         )
-        self.outbox_depth = self._gauge("outbox_depth", "Messages not yet delivered.", ("sink",))
+        self.outbox_depth = self._gauge(
+            "outbox_depth", "Messages not yet delivered.", Rule.MAX, ("sink",)
+        )
         self.outbox_oldest_seconds = self._gauge(
-            "outbox_oldest_seconds", "Age of the oldest message not yet delivered.", ("sink",)
+            "outbox_oldest_seconds",
+            "Age of the oldest message not yet delivered.",
+            Rule.MAX,
+            ("sink",),
         )
         self.webhook_filter_errors_total = self._counter(
             "webhook_filter_errors_total", "Webhook filters that failed on an event."
@@ -247,7 +278,7 @@ class Metrics:
 
     def _process(self) -> None:
         self.event_loop_lag_seconds = self._gauge(
-            "event_loop_lag_seconds", "How late the event loop last ran a timer."
+            "event_loop_lag_seconds", "How late the event loop last ran a timer.", Rule.MAX
         )
         # process_cpu_seconds_total, process_resident_memory_bytes and their siblings.
         ProcessCollector(registry=self.registry)
@@ -255,7 +286,11 @@ class Metrics:
     def _counter(self, name: str, documentation: str, labels: tuple[str, ...] = ()) -> Counter:
         return Counter(f"gateway_{name}", documentation, labels, registry=self.registry)
 
-    def _gauge(self, name: str, documentation: str, labels: tuple[str, ...] = ()) -> Gauge:
+    def _gauge(
+        self, name: str, documentation: str, rule: Rule, labels: tuple[str, ...] = ()
+    ) -> Gauge:
+        """A gauge; `rule` says what it is where there are several workers."""
+        self.gauge_rules[f"gateway_{name}"] = rule
         return Gauge(f"gateway_{name}", documentation, labels, registry=self.registry)
 
     def _histogram(

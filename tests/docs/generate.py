@@ -53,7 +53,8 @@ _METRICS_HEAD = """\
 
 `GET /metrics` on the admin listener: the Prometheus text format, or OpenMetrics where it is
 accepted. Durations are seconds. Labels hold names of routes, methods, status codes and words of
-fixed sets; never an id or a URL. This page is generated from the code. What the mission called them
+fixed sets; never an id or a URL. Several workers have one exposition: counters and histograms are
+sums, gauges as the table says. This page is generated from the code. What the mission called them
 is in [mission.md](mission.md).
 """
 
@@ -110,7 +111,7 @@ def meanings_of(page: str) -> Mapping[tuple[str, str], str]:
 
 def metrics_page() -> str:
     """Every series, as `/metrics` has it."""
-    names = ("series", "kind", "labels", "what it says")
+    names = ("series", "kind", "labels", "of several workers", "what it says")
     parts = [_METRICS_HEAD, f"\n{_row(names)}{_row('---' for _ in names)}"]
     parts += [_row(cells) for cells in sorted(_series(Metrics()))]
     return "".join(parts)
@@ -159,7 +160,8 @@ def _series(metrics: Metrics) -> Iterator[tuple[str, ...]]:
         said = family.documentation.rstrip(".") + "."
         if name.removeprefix("gateway_") in UNFED:
             said += " Not set yet: always 0."
-        yield f"`{name}`", family.type, labels.get(name, ""), said
+        rule = metrics.gauge_rules[family.name] if family.type == "gauge" else "sum"
+        yield f"`{name}`", family.type, labels.get(name, ""), rule, said
 
 
 def _diagram() -> Iterator[str]:
