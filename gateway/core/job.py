@@ -107,7 +107,8 @@ class Job:
     `version` counts recorded changes (a record on another version is refused); `sequence` is the
     last event's. `incarnation` sorts by when the gateway first saw the job, and is new when its
     store was lost. `upstream` is the instance that alone can observe it. `reported_percentage` is
-    what the last event said. `lost_since` is when the upstream first denied knowing it.
+    what the last event said. `lost_since` is when the upstream first denied knowing it. `key` is
+    the lineage of the API key it was created with; None without one.
     """
 
     id: str
@@ -137,6 +138,7 @@ class Job:
     webhook_urls: tuple[str, ...] = ()
     webhook_events: tuple[str, ...] = ()
     request_id: str | None = None
+    key: str | None = None
     traceparent: str | None = None
 
 

@@ -112,6 +112,11 @@ class Request:
         """Who owns what this request creates; `anonymous` without a key."""
         return self.principal.owner if self.principal else "anonymous"
 
+    @property
+    def lineage(self) -> str | None:
+        """The row of successors that its key is of, as of `Principal`; None without a key."""
+        return self.principal.lineage if self.principal else None
+
 
 class BodyStream:
     """A response body passed on as it comes.

@@ -59,6 +59,7 @@ class Creation:
 
     owner: str
     request_id: str | None = None
+    key: str | None = None
     traceparent: str | None = None
     webhook_urls: tuple[str, ...] = ()
     webhook_events: tuple[str, ...] = ()
@@ -355,6 +356,7 @@ class Tracker:
             webhook_urls=creation.webhook_urls,
             webhook_events=creation.webhook_events,
             request_id=creation.request_id,
+            key=creation.key,
             traceparent=creation.traceparent,
         )
         return begin(job, observation, self._now())

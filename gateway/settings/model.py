@@ -224,10 +224,11 @@ class Watch(Model):
 
 
 class Admission(Model):
-    """How many jobs may be active at once, in all and of one owner."""
+    """How many jobs may be active at once, in all, of one owner and of one key."""
 
     max_concurrent: int = Field(default=10, ge=1)
     max_per_owner: int | None = Field(default=None, ge=1)
+    max_per_key: int | None = Field(default=None, ge=1)
     mode: Literal["enforce", "shadow"] = "enforce"
 
 

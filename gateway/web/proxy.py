@@ -100,6 +100,7 @@ class Proxy:
             creation = Creation(
                 owner=request.owner,
                 request_id=request.request_id,
+                key=request.lineage,
                 traceparent=request.headers.get("traceparent"),
                 webhook_urls=wanted.urls,
                 webhook_events=wanted.events,

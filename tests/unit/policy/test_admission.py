@@ -9,11 +9,14 @@ from typing import Any
 import pytest
 import structlog
 
+from gateway.core.admission import Bounds
+from gateway.core.credential import Principal
 from gateway.core.error import ServiceUnavailable
-from gateway.core.job import Job
+from gateway.core.job import Job, JobChange
 from gateway.core.message import Request, Response
 from gateway.core.route import Match, Route
 from gateway.policy.admission import Admission
+from gateway.policy.place import LocalPlaces
 from gateway.settings.model import Admission as AdmissionSettings
 from gateway.telemetry.metric import Metrics
 from tests.support.fakes import FakeClock, make_request
@@ -34,10 +37,15 @@ class Jobs:
     def active_count(self) -> int:
         return len(self.active_jobs)
 
-    def add(self, owner: str = "alice", age: float = 0.0, request_id: str | None = None) -> Any:
-        change = new_job(
-            f"job-{len(self.active_jobs)}", NOW - age, owner=owner, request_id=request_id
-        )
+    def add(
+        self,
+        owner: str = "alice",
+        age: float = 0.0,
+        request_id: str | None = None,
+        key: str | None = None,
+    ) -> JobChange:
+        name = f"job-{len(self.active_jobs)}"
+        change = new_job(name, NOW - age, owner=owner, request_id=request_id, key=key)
         self.active_jobs.append(change.job)
         return change
 
@@ -56,17 +64,26 @@ class Gate:
     """The policy; each creation has a request id of its own."""
 
     def __init__(self, jobs: Jobs, metrics: Metrics, clock: FakeClock, **settings: Any) -> None:
-        self.policy = Admission(AdmissionSettings(**settings), jobs, metrics, clock)
+        given = AdmissionSettings(**settings)
+        bounds = Bounds(given.max_concurrent, given.max_per_owner, given.max_per_key)
+        self.places = LocalPlaces(bounds, jobs)
+        self.policy = Admission(given, self.places, jobs, metrics, clock)
         self._count = 0
 
-    def request(self, owner: str = "alice", match: Match = CREATE) -> Request:
+    def request(
+        self, owner: str | None = "alice", match: Match = CREATE, key: str | None = None
+    ) -> Request:
         self._count += 1
         request = make_request("POST", "/jobs", {}, owner=owner, match=match)
         request.request_id = f"r{self._count}"
+        if owner is not None and key is not None:
+            request.principal = Principal(key, owner, frozenset())
         return request
 
-    async def create(self, terminal: Terminal, owner: str = "alice") -> Response:
-        return await self.policy(self.request(owner), terminal)
+    async def create(
+        self, terminal: Terminal, owner: str | None = "alice", key: str | None = None
+    ) -> Response:
+        return await self.policy(self.request(owner, key=key), terminal)
 
 
 async def test_a_creation_beyond_the_most_is_refused(
@@ -118,7 +135,8 @@ async def test_a_creation_and_its_job_never_count_twice(
     first = gate.request()
     task = asyncio.create_task(gate.policy(first, slow))
     await slow.arrived()
-    await gate.policy.noted(jobs.add(request_id=first.request_id))  # recorded, not yet answered
+    recorded = jobs.add(request_id=first.request_id, key=first.lineage)  # not yet answered
+    await gate.places.noted(recorded)
 
     assert (await gate.create(Terminal())).status == 200
     slow.gate.set()
@@ -158,6 +176,61 @@ async def test_an_owners_creations_under_way_count(
         await gate.create(Terminal())
     slow.gate.set()
     await task
+
+
+async def test_a_key_may_have_fewer(
+    jobs: Jobs, terminal: Terminal, metrics: Metrics, clock: FakeClock
+) -> None:
+    gate = Gate(jobs, metrics, clock, max_concurrent=10, max_per_key=1)
+    jobs.add("alice", key="ci")
+
+    with pytest.raises(ServiceUnavailable, match="1 jobs of this key"):
+        await gate.create(terminal, "alice", key="ci")
+    assert (await gate.create(terminal, "alice", key="laptop")).status == 200
+
+
+async def test_a_successor_has_the_places_of_its_key(
+    jobs: Jobs, terminal: Terminal, metrics: Metrics, clock: FakeClock
+) -> None:
+    gate = Gate(jobs, metrics, clock, max_concurrent=10, max_per_key=1)
+    jobs.add("alice", key="ci")
+    request = gate.request()
+    request.principal = Principal("ci-2", "alice", frozenset(), lineage="ci")
+
+    with pytest.raises(ServiceUnavailable):
+        await gate.policy(request, terminal)
+
+
+async def test_who_has_no_key_has_no_bound_of_one(
+    jobs: Jobs, terminal: Terminal, metrics: Metrics, clock: FakeClock
+) -> None:
+    gate = Gate(jobs, metrics, clock, max_concurrent=10, max_per_key=1)
+    jobs.add("anonymous")
+
+    assert (await gate.create(terminal, None)).status == 200
+
+
+async def test_creations_that_a_client_calls_alike_hold_a_place_each(
+    jobs: Jobs, metrics: Metrics, clock: FakeClock
+) -> None:
+    gate = Gate(jobs, metrics, clock, max_concurrent=2)
+    slow = SlowTerminal()
+    requests = [gate.request() for _ in range(2)]
+    for request in requests:
+        request.request_id = "chosen-by-the-client"
+    tasks = [asyncio.create_task(gate.policy(request, slow)) for request in requests]
+    await slow.arrived(2)
+
+    with pytest.raises(ServiceUnavailable):
+        await gate.create(Terminal())
+
+    # One becomes a job and is answered; the other is still under way.
+    await gate.places.noted(jobs.add(request_id="chosen-by-the-client", key=requests[0].lineage))
+    with pytest.raises(ServiceUnavailable):
+        await gate.create(Terminal())
+    slow.gate.set()
+    await asyncio.gather(*tasks)
+    assert (await gate.create(Terminal())).status == 200
 
 
 @pytest.mark.parametrize(
@@ -209,8 +282,11 @@ async def test_a_shadow_counts_and_lets_through(
 
 
 def test_what_would_be_decided_is_told(jobs: Jobs, metrics: Metrics, clock: FakeClock) -> None:
-    gate = Gate(jobs, metrics, clock, max_concurrent=3, max_per_owner=2, mode="shadow")
+    bounds = {"max_concurrent": 3, "max_per_owner": 2, "max_per_key": 1}
+    gate = Gate(jobs, metrics, clock, **bounds, mode="shadow")
 
     said = gate.policy.explain(gate.request())
 
-    assert said == "3 jobs may be active at once, 2 of one owner (shadow: let through)"
+    assert said == (
+        "3 jobs may be active at once, 2 of one owner, 1 of one key (shadow: let through)"
+    )

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import structlog
 
+from gateway.core.admission import Bounds
 from gateway.core.credential import format_key, hash_key
 from gateway.core.job import Job, State
 from gateway.core.message import Handler, Request
@@ -18,6 +19,7 @@ from gateway.policy.cache import ResponseCache
 from gateway.policy.idempotency import IdempotencyParts
 from gateway.policy.key_source import KeySource
 from gateway.policy.openapi_source import OpenApiSource
+from gateway.policy.place import LocalPlaces
 from gateway.policy.shared_window import SharedWindows
 from gateway.settings.model import Admission as AdmissionSettings
 from gateway.settings.policy import CachePolicy, PolicySet
@@ -94,7 +96,9 @@ def handler(metrics: Metrics, clock: FakeClock, terminal: Terminal, jobs: Jobs) 
             max_body=1000,
             lease_seconds=60.0,
         ),
-        admission=Admission(AdmissionSettings(max_concurrent=1), jobs, metrics, clock),
+        admission=Admission(
+            AdmissionSettings(max_concurrent=1), LocalPlaces(Bounds(1), jobs), jobs, metrics, clock
+        ),
         cache=ResponseCache(
             CachePolicy(),
             store=store,
