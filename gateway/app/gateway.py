@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 from aiohttp import web
 
 from gateway.app.behind import Behind
+from gateway.app.change import Changes
 from gateway.app.convex import convex_admin
 from gateway.app.front import Front
 from gateway.app.health import build_health
@@ -16,7 +17,6 @@ from gateway.app.live import LivePolicies, PolicyFiles, PolicyState
 from gateway.app.store import Stores
 from gateway.app.upkeep import Tasks, flush_keys, gauge_outbox, prune, prune_idempotency, prune_jobs
 from gateway.app.webhooks import webhook_admin
-from gateway.core.job import JobChange
 from gateway.core.message import Request, Response
 from gateway.settings.contract import compile_contract
 from gateway.settings.model import Settings
@@ -84,9 +84,7 @@ class Gateway:
                 told=self._policies_read,
             )
         self._lag = health_check.LoopLag(self.metrics, settings.health.max_loop_lag)
-        # First of all: no poll may find an answer older than a change it can see.
-        self.behind.tracker.listeners.insert(0, self._changed)
-        self.behind.tracker.listeners_elsewhere.append(self._changed_elsewhere)
+        Changes(self.front.cache, self.behind, self.front.warm, self._tasks.spawn).follow()
         if self.stores.replica is not None:
             self.stores.replica.follow(
                 self.behind.tracker,
@@ -198,18 +196,6 @@ class Gateway:
     async def _public_health(self, request: Request) -> Response:
         return await self.health.answer(request)
 
-    async def _changed(self, change: JobChange) -> None:
-        """After a job's change is committed: tell who waits for it."""
-        if change.events:
-            self.behind.wake()
-        known = await self.front.cache.changed(change)
-        if not change.events:
-            return
-        if change.before is None:
-            self.behind.watcher.wake()
-        if change.before is None or known:
-            self._tasks.spawn(self.front.warm(change.job.id))
-
     @property
     def _policy_state(self) -> PolicyState:
         return PolicyState() if self.live is None else self.live.state
@@ -222,10 +208,6 @@ class Gateway:
         """Readiness turns first; clients are sent elsewhere after that."""
         self.draining.set()
         self.front.server.drain()
-
-    async def _changed_elsewhere(self, change: JobChange) -> None:
-        """After another replica committed a change: what was cached of the job is old."""
-        await self.front.cache.changed(change)
 
     def _not_ready(self) -> str | None:
         if self._starting:

@@ -74,7 +74,8 @@ class Tracker:
 
     `own_only`: each replica has an upstream of its own, `instance`, and what that says of other
     instances' jobs is nothing. `listeners` hear of the changes recorded here, `listeners_elsewhere`
-    of those that another replica recorded.
+    of those that another replica recorded; `heralds` of a change before it is committed here, since
+    whoever asks the store reads of it before a listener is told.
     """
 
     def __init__(  # noqa: PLR0913 - collaborators, each by its name
@@ -112,6 +113,7 @@ class Tracker:
         self._creating = 0
         self._unrecorded: dict[str, Job] = {}
         self._closing = asyncio.Event()
+        self.heralds: list[Listener] = []
         self.listeners: list[Listener] = []
         self.listeners_elsewhere: list[Listener] = []
         # How long the jobs that ended last took, in seconds.
@@ -398,6 +400,8 @@ class Tracker:
         if change.events:
             for subscriber in self._subscribers:
                 messages.extend(await subscriber.messages(change, envelopes))
+        for herald in self.heralds:
+            await herald(change)
         if not await self._store.record(change, timeline, messages):
             return False
         version = change.before.version + 1 if change.before else 1

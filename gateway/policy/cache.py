@@ -19,7 +19,7 @@ from gateway.core.reuse import Hit, Miss, NothingStored, Stale, Validate, verdic
 from gateway.core.route import Match
 from gateway.core.validator import CONDITIONAL_FIELDS
 from gateway.policy.cache_answer import CACHE_STATUS, conditioned, served
-from gateway.policy.cache_fetch import CacheFetch
+from gateway.policy.cache_fetch import CacheFetch, close
 from gateway.policy.cache_rule import CacheRule, history_tag, job_tag, tag_of
 from gateway.policy.cache_store import Shelf
 from gateway.policy.flight import Fetch, Flight, Flights, Landed, Outdated
@@ -37,7 +37,10 @@ _NOT_STORED = "Nothing stored answers this request, and only-if-cached forbids t
 
 @dataclass(slots=True)
 class _Question:
-    """A request that nothing stored answers as it is; `why` as RFC 9211 section 2.2 has it."""
+    """A request that nothing stored answers as it is; `why` as RFC 9211 section 2.2 has it.
+
+    `is_second`: what the upstream answered first was outdated before it came.
+    """
 
     request: Request
     call_next: Handler
@@ -45,6 +48,7 @@ class _Question:
     key: str
     why: str
     found: StoredResponse | None
+    is_second: bool = False
 
 
 def _question(
@@ -121,7 +125,9 @@ class ResponseCache:
             return await _marked(call_next(request), "bypass")
         return await self._answer(request, call_next)
 
-    async def _answer(self, request: Request, call_next: Handler) -> Response:
+    async def _answer(
+        self, request: Request, call_next: Handler, *, is_second: bool = False
+    ) -> Response:
         tag, key = self._rule.tag(request), self._rule.key(request)
         variants = self._shelf.peek(tag, key)
         if variants is None:
@@ -136,6 +142,7 @@ class ResponseCache:
             ttl = int(decided.entry.terms.fresh_until - now)
             return served(request, decided.entry, now, f"gateway; hit; ttl={ttl}")
         question = _question(request, call_next, tag, key, decided)
+        question.is_second = is_second
         under_way = self._flights.joinable(key)
         if isinstance(decided, Stale):
             if under_way is None:
@@ -160,15 +167,19 @@ class ResponseCache:
         shadow = " (shadow: the upstream answers)" if self._in_shadow else ""
         return f"a fresh stored answer is given; its key ends in {key.splitlines()[-1]!r}{shadow}"
 
-    async def changed(self, change: JobChange) -> int:
-        """Hear of a job's change; how many stored answers of it are stale now, or at its end gone.
+    async def coming(self, change: JobChange) -> int:
+        """Hear of a job's change before anybody can read of it; how many stored answers end.
 
-        Whatever changed, its owner's pages of jobs are not as they were.
+        They are stale from now on, or at the job's end gone: what was seen shows already in what
+        the upstream is asked from now on, and nobody who knows of it may be told what was before.
         """
-        await self.purge(history_tag(change.job.owner))
         if not change.events:
             return 0
         return await self.purge(job_tag(change.job.id), terminal=change.job.state.terminal)
+
+    async def changed(self, change: JobChange) -> None:
+        """Hear of a recorded change: whatever it is, its owner's pages are not as they were."""
+        await self.purge(history_tag(change.job.owner))
 
     async def purge(self, tag: str, *, terminal: bool = True) -> int:
         """Forget what has this tag, stored or under way; unless `terminal`, keep it as stale."""
@@ -211,6 +222,8 @@ class ResponseCache:
         while (flight := self._flights.joinable(question.key)) is not None:
             if (stale := await self._wait(flight, question)) is not None:
                 return self._serve_stale(request, stale, "slow-upstream")
+            if flight.outdated:
+                return await self._answer(request, question.call_next)
             now = self._now()
             if flight.shared is not None:
                 shared = verdict(request.headers, (flight.shared,), now)
@@ -234,17 +247,21 @@ class ResponseCache:
                 found = await self._ask_apart(question)
                 if isinstance(found, StoredResponse):
                     return self._serve_stale(request, found, "slow-upstream")
-                landed = found
+                landed = await found.result()
+                if found.outdated and not (question.is_second or self._in_shadow):
+                    await close(landed.answer)
+                    return await self._answer(request, question.call_next, is_second=True)
         except GatewayError as error:
             self._count(request, "miss")
             error.headers[CACHE_STATUS] = f"gateway; fwd={question.why}"
             raise
         return self._landed(question, landed)
 
-    async def _ask_apart(self, question: _Question) -> Landed | StoredResponse:
+    async def _ask_apart(self, question: _Question) -> Flight | StoredResponse:
         """Ask for a job's status in a task that outlasts a client which does not wait so long.
 
-        What came of it, or the stale status that is served because the upstream is slow.
+        The request when it is over, or the stale status that is served because the upstream is
+        slow.
         """
         flight = self._flights.start(question.tag, question.key, self._fetching(question))
         try:
@@ -255,7 +272,7 @@ class ResponseCache:
         if stale is not None:
             self._flights.abandon(flight)
             return stale
-        return await flight.result()
+        return flight
 
     async def _wait(self, flight: Flight, question: _Question) -> StoredResponse | None:
         """Wait for the answer; if it is slow, the stale one that may be served instead."""

@@ -67,7 +67,7 @@ class CacheFetch:
             if response.status == 304 and _asks_for_itself(request, found):
                 return await self._confirmed(request, call_next, found, response, asked_at, flight)
             if response.status in _FAILED and self._may_stand_in(request, found):
-                await _close(response)
+                await close(response)
                 return Landed(found, fwd_status=response.status, detail="stale-if-error")
         return await self._arrived(request, response, found, asked_at, flight)
 
@@ -221,6 +221,7 @@ def _whole(found: StoredResponse, update: CIMultiDict[str]) -> Response:
     return Response(found.status, freshened(found.headers, update).copy(), found.body)
 
 
-async def _close(response: Response) -> None:
-    if not isinstance(response.body, bytes):
-        await response.body.aclose()
+async def close(answer: Response | StoredResponse) -> None:
+    """Read no more of an answer that nobody is given."""
+    if not isinstance(answer.body, bytes):
+        await answer.body.aclose()

@@ -298,6 +298,18 @@ class TestObservation:
         assert jobs.recorder.types() == [STARTED]
         assert jobs.tracker.active("j1") is None
 
+    async def test_heralds_hear_of_a_change_before_anybody_can_read_of_it(self, jobs: Jobs) -> None:
+        await jobs.create()
+        read: list[tuple[State, State]] = []
+
+        async def herald(change: JobChange) -> None:
+            read.append((change.job.state, (await stored(jobs)).state))
+
+        jobs.tracker.heralds.append(herald)
+        await jobs.tracker.observe(seen(1, State.COMPLETED), "poll")
+
+        assert read == [(State.COMPLETED, State.QUEUED)]
+
     async def test_late_one_of_an_ended_job_is_stale(self, jobs: Jobs) -> None:
         await jobs.tracker.created(seen(state=State.FAILED), CREATION)
         job = await jobs.tracker.observe(seen(9, stage="a"), "poll")

@@ -10,12 +10,13 @@ from typing import Any
 import orjson
 import pytest
 import structlog
+from multidict import CIMultiDict
 
 from gateway.core.credential import Principal
 from gateway.core.error import UpstreamTimeout
 from gateway.core.freshness import StoredResponse
 from gateway.core.job import State
-from gateway.core.message import Request, Response
+from gateway.core.message import BodyStream, Request, Response
 from gateway.core.route import Match, Route, RouteTable
 from gateway.policy.cache import ResponseCache
 from gateway.settings.policy import CachePolicy
@@ -463,7 +464,7 @@ async def test_a_jobs_end_removes_its_stored_answers(cached: Cached) -> None:
     change = new_job("j1")
     ended = replace(change, job=replace(change.job, state=State.COMPLETED))
 
-    assert await cached.policy.changed(ended) == 2
+    assert await cached.policy.coming(ended) == 2
 
     assert how(await cached.ask()) == "gateway; fwd=uri-miss; stored"
     assert await cached.made(job_id="j2") == 3
@@ -472,7 +473,7 @@ async def test_a_jobs_end_removes_its_stored_answers(cached: Cached) -> None:
 async def test_a_jobs_event_makes_its_stored_answers_stale(cached: Cached) -> None:
     await cached.ask()
 
-    assert await cached.policy.changed(new_job("j1")) == 1
+    assert await cached.policy.coming(new_job("j1")) == 1
 
     assert how(await cached.ask()) == "gateway; fwd=stale; stored"
 
@@ -511,28 +512,61 @@ async def test_a_job_the_upstream_no_longer_knows_is_forgotten(cached: Cached, c
     assert how(await cached.ask()) == "gateway; fwd=uri-miss"
 
 
-async def test_an_answer_asked_for_before_the_end_is_not_stored_after_it(cached: Cached) -> None:
-    terminal = cached.slow(Numbered())
+@pytest.mark.parametrize("terminal", [True, False], ids=["end", "event"])
+async def test_an_answer_asked_for_before_an_event_is_neither_stored_nor_served_after_it(
+    cached: Cached, *, terminal: bool
+) -> None:
+    upstream = cached.slow(Numbered())
     task = cached.start()
-    await terminal.arrived()
+    await upstream.arrived()
 
-    await cached.policy.purge("job:j1")
-    terminal.gate.set()
+    await cached.policy.purge("job:j1", terminal=terminal)
+    upstream.gate.set()
 
-    assert how(await task) == "gateway; fwd=uri-miss"
+    assert document(await task)["made"] == 2
     assert await cached.made() == 2
 
 
-async def test_an_answer_asked_for_before_an_event_is_stored_as_stale(cached: Cached) -> None:
-    terminal = cached.slow(Numbered())
-    task = cached.start()
-    await terminal.arrived()
+async def test_who_shared_a_request_is_not_given_its_answer_after_an_event(cached: Cached) -> None:
+    upstream = cached.slow(Numbered())
+    tasks = [cached.start() for _ in range(3)]
+    await upstream.arrived()
+    await asyncio.sleep(0)  # the others join
 
     await cached.policy.purge("job:j1", terminal=False)
-    terminal.gate.set()
-    await task
+    upstream.gate.set()
 
-    assert how(await cached.ask()) == "gateway; fwd=stale; stored"
+    assert [document(response)["made"] for response in await asyncio.gather(*tasks)] == [2, 2, 2]
+    assert len(upstream.requests) == 2
+
+
+async def test_events_without_end_keep_nobody_asking(cached: Cached) -> None:
+    upstream = Terminal(lambda: answer(RUNNING))
+
+    async def eventful(request: Request) -> Response:
+        await cached.policy.purge("job:j1", terminal=False)
+        return await upstream(request)
+
+    response = await cached.policy(poll(), eventful)
+
+    assert (response.status, len(upstream.requests)) == (200, 2)
+
+
+async def test_what_an_outdated_answer_holds_open_is_closed(
+    cached: Cached,
+) -> None:
+    closed: list[bool] = []
+    first = stream(b"{}")
+    first.closers.append(lambda: closed.append(True))
+    bodies: list[bytes | BodyStream] = [first, b"{}"]
+    upstream = cached.slow(lambda: Response(200, CIMultiDict(), bodies.pop(0)))
+    task = cached.start()
+    await upstream.arrived()
+
+    await cached.policy.purge("job:j1", terminal=False)
+    upstream.gate.set()
+
+    assert ((await task).body, closed) == (b"{}", [True])
 
 
 async def test_who_asks_after_an_event_does_not_share_an_older_request(cached: Cached) -> None:
@@ -545,7 +579,8 @@ async def test_who_asks_after_an_event_does_not_share_an_older_request(cached: C
     await terminal.arrived(2)
     terminal.gate.set()
 
-    assert {document(await before)["made"], document(await after)["made"]} == {1, 2}
+    assert [document(await each)["made"] for each in (before, after)] == [2, 2]
+    assert len(terminal.requests) == 2
 
 
 async def test_an_event_of_another_job_outdates_nothing(cached: Cached) -> None:
