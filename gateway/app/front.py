@@ -13,8 +13,8 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from gateway.app.behind import Behind
+from gateway.app.place import open_places
 from gateway.app.store import Stores
-from gateway.core.admission import Bounds
 from gateway.core.contract import STATUS, Contract, Unreadable, decode
 from gateway.core.error import UpstreamError
 from gateway.core.forwarded import TrustedProxies
@@ -27,7 +27,6 @@ from gateway.policy.cache import ResponseCache
 from gateway.policy.idempotency import IdempotencyParts
 from gateway.policy.key_source import KeySource
 from gateway.policy.openapi_source import MAX_BYTES, OpenApiSource
-from gateway.policy.place import LocalPlaces
 from gateway.policy.security_headers import SecurityHeaders
 from gateway.policy.shared_window import SharedWindows
 from gateway.settings.contract import EVENTS, HEALTH, HISTORY, METRICS, WEBHOOKS, route_table
@@ -103,12 +102,15 @@ class Front:
             max_body=settings.server.max_body,
             lease_seconds=2 * settings.upstream.response_timeout + _LEASE_MARGIN_SECONDS,
         )
-        bound = settings.jobs.admission
-        places = LocalPlaces(
-            Bounds(bound.max_concurrent, bound.max_per_owner, bound.max_per_key), behind.tracker
+        self.places = open_places(
+            settings,
+            stores.places,
+            behind.tracker,
+            creation_lease_seconds=self.idempotency.lease_seconds,
+            metrics=metrics,
+            now=now,
         )
-        behind.tracker.listeners.append(places.noted)
-        admission = Admission(bound, places, behind.tracker, metrics, now)
+        admission = Admission(settings.jobs.admission, self.places, behind.tracker, metrics, now)
         self.openapi = OpenApiSource(self._ask_upstream)
         self.openapi.apply(policies.validation.openapi, policies.documents)
         self._client = client

@@ -18,6 +18,7 @@ from gateway.app.store import Stores
 from gateway.app.upkeep import Tasks, flush_keys, gauge_outbox, prune, prune_idempotency, prune_jobs
 from gateway.app.webhooks import webhook_admin
 from gateway.core.message import Request, Response
+from gateway.policy.shared_place import SharedPlaces
 from gateway.settings.contract import compile_contract
 from gateway.settings.model import Settings
 from gateway.settings.policy import PolicySet
@@ -164,6 +165,8 @@ class Gateway:
             self._tasks.spawn(work)
         if self.live is not None:
             self._tasks.spawn(self.live.run())
+        if isinstance(self.front.places, SharedPlaces):
+            self._tasks.spawn(self.front.places.run())
         if stores.replica is not None:
             self._tasks.spawn(stores.replica.run())
 

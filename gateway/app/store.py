@@ -17,12 +17,14 @@ from gateway.store.idempotency import IdempotencyStore
 from gateway.store.key import KeyStore
 from gateway.store.memory.response import MemoryResponseStore
 from gateway.store.memory.window import MemoryWindowStore
+from gateway.store.place import PlaceStore
 from gateway.store.redis.audit import RedisAuditLog
 from gateway.store.redis.client import RedisClient
 from gateway.store.redis.idempotency import RedisIdempotencyStore
 from gateway.store.redis.job import RedisJobStore
 from gateway.store.redis.key import RedisKeyStore
 from gateway.store.redis.outbox import RedisOutbox
+from gateway.store.redis.place import RedisPlaceStore
 from gateway.store.redis.response import RedisResponseStore
 from gateway.store.redis.subscription import Subscription
 from gateway.store.redis.webhook import RedisWebhookStore
@@ -42,7 +44,8 @@ class Stores:
     """Every store of one process; `local_windows` take over while `windows` are away.
 
     `redis` is the client of the stores that many replicas share; None without the section.
-    `replica` is this process among them, where jobs and messages too are in Redis.
+    `replica` is this process among them, where jobs and messages too are in Redis. `places` are
+    what replicas share whose upstream is one.
     """
 
     jobs: JobStore
@@ -58,6 +61,7 @@ class Stores:
     def __init__(self, settings: Settings, policies: PolicySet, metrics: Metrics) -> None:
         self.redis = RedisClient(settings.redis) if settings.redis is not None else None
         self.replica: Replica | None = None
+        self.places: PlaceStore | None = None
         self.now: Callable[[], float] = time.time
         self._database = Database(settings.store.sqlite.path)
         if settings.store.kind == "redis" and self.redis is not None:
@@ -128,6 +132,8 @@ class Stores:
         self.outbox = RedisOutbox(client, layout)
         self.webhooks = RedisWebhookStore(client, layout, jobs)
         self.audit = RedisAuditLog(client, layout)
+        if settings.upstream.shared:
+            self.places = RedisPlaceStore(client)
 
     async def close(self) -> None:
         """Close them all; what was committed stays."""

@@ -224,11 +224,15 @@ class Watch(Model):
 
 
 class Admission(Model):
-    """How many jobs may be active at once, in all, of one owner and of one key."""
+    """How many jobs may be active at once, in all, of one owner and of one key.
+
+    `on_store_error` says what happens while the store is away in which replicas share the places.
+    """
 
     max_concurrent: int = Field(default=10, ge=1)
     max_per_owner: int | None = Field(default=None, ge=1)
     max_per_key: int | None = Field(default=None, ge=1)
+    on_store_error: Literal["local", "allow", "deny"] = "local"
     mode: Literal["enforce", "shadow"] = "enforce"
 
 
