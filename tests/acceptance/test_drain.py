@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
 from itertools import count
 from pathlib import Path
 
@@ -12,60 +10,11 @@ import aiohttp
 import pytest
 
 from gateway.web.event_stream import HINT
+from tests.support.balancer import balancing
 from tests.support.lane import connected, get
 from tests.support.system import KEY, AnalysisApi, GatewayProcess
 
 CLIENTS = 12
-
-
-class Balancer:
-    """Passes connections on, in turn, to those gateways that say they are ready."""
-
-    def __init__(self, gateways: list[GatewayProcess]) -> None:
-        self._gateways = gateways
-        self._ready: list[int] = []
-        self._turn = count()
-        self.port = 0
-
-    async def watch(self) -> None:
-        async with aiohttp.ClientSession() as session:
-            while True:
-                ready = []
-                for gateway in self._gateways:
-                    with suppress(aiohttp.ClientError):
-                        async with session.get(f"{gateway.admin}/health/ready") as response:
-                            if response.status == 200:
-                                ready.append(int(gateway.public.rpartition(":")[2]))
-                self._ready = ready
-                await asyncio.sleep(0.02)
-
-    async def take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        port = self._ready[next(self._turn) % len(self._ready)]
-        there, back = await asyncio.open_connection("127.0.0.1", port)
-        await asyncio.gather(_copy(reader, back), _copy(there, writer))
-
-
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with suppress(ConnectionError):
-        while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
-    writer.close()
-
-
-@asynccontextmanager
-async def balancing(gateways: list[GatewayProcess]) -> AsyncIterator[int]:
-    """A balancer's port."""
-    balancer = Balancer(gateways)
-    watching = asyncio.create_task(balancer.watch())
-    while not balancer._ready:  # noqa: ASYNC110 - it is another task's loop that finds them
-        await asyncio.sleep(0.01)
-    server = await asyncio.start_server(balancer.take, "127.0.0.1", 0)
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        watching.cancel()
-        server.close()
 
 
 @pytest.mark.parametrize("how", ["drain", "sigterm"])

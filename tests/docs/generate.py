@@ -1,13 +1,15 @@
 """Writes what follows from the code: `python -m tests.docs.generate`.
 
-That is config/schema/, docs/settings.md, docs/metrics.md, docs/problems.md and the marked part of
-docs/jobs.md. What a setting means is written in docs/settings.md itself, and kept.
+That is config/schema/, docs/settings.md, docs/metrics.md, docs/problems.md, the marked part of
+docs/jobs.md, and the alerts as the Prometheus operator takes them. What a setting means is written
+in docs/settings.md itself, and kept.
 """
 
 from __future__ import annotations
 
 import inspect
 import io
+import textwrap
 from collections.abc import Iterator, Mapping
 from contextlib import redirect_stdout
 from itertools import groupby
@@ -26,6 +28,8 @@ METRICS = ROOT / "docs" / "metrics.md"
 JOBS = ROOT / "docs" / "jobs.md"
 PROBLEMS = ROOT / "docs" / "problems.md"
 SCHEMAS = ROOT / "config" / "schema"
+ALERTS = ROOT / "config" / "prometheus" / "alerts.yaml"
+RULE = ROOT / "config" / "kubernetes" / "components" / "monitoring" / "prometheus-rule.yaml"
 COLUMNS = ("setting", "takes", "default", "meaning")
 UNFED: frozenset[str] = frozenset()  # exposed, but nothing sets them yet
 BEGIN, END = "<!-- generated from core/job.py -->\n", "<!-- end -->\n"
@@ -58,6 +62,13 @@ sums, gauges as the table says. This page is generated from the code. What the m
 is in [mission.md](mission.md).
 """
 
+_RULE_HEAD = """\
+# Generated from config/prometheus/alerts.yaml, where each alert has its test and its runbook.
+apiVersion: monitoring.coreos.com/v1
+kind: PrometheusRule
+metadata: {name: analysis-api}
+spec:
+"""
 
 _PROBLEMS_HEAD = """\
 # Problems
@@ -77,6 +88,7 @@ def pages() -> dict[Path, str]:
         METRICS: metrics_page(),
         PROBLEMS: problems_page(),
         JOBS: jobs_page(JOBS.read_text()),
+        RULE: rule(ALERTS.read_text()),
     }
 
 
@@ -134,6 +146,13 @@ def jobs_page(page: str) -> str:
     assert begin, "docs/jobs.md lacks the mark where the diagram begins"
     assert end, "docs/jobs.md lacks the mark where the diagram ends"
     return f"{head}{BEGIN}{''.join(_diagram())}\n{''.join(_transitions())}{END}{tail}"
+
+
+def rule(alerts: str) -> str:
+    """Prometheus' rules as a resource of its operator's."""
+    _, begin, groups = alerts.partition("groups:\n")
+    assert begin, "alerts.yaml lacks its groups"
+    return _RULE_HEAD + textwrap.indent(begin + groups, "  ")
 
 
 def _problems() -> Iterator[type[GatewayError]]:

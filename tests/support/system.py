@@ -92,6 +92,15 @@ class AnalysisApi:
             self._process.kill()
             await self._process.communicate()
 
+    async def terminate(self) -> int:
+        """SIGTERM; the exit code."""
+        assert self._process is not None
+        self._process.terminate()
+        async with asyncio.timeout(START_SECONDS):
+            await self._process.communicate()
+        assert self._process.returncode is not None
+        return self._process.returncode
+
     async def fault(self, mode: str | None, **details: Any) -> None:
         """As `POST /__fault` of the stand-in takes it."""
         async with (
