@@ -28,7 +28,7 @@ from gateway.delivery.dispatcher import Dispatcher
 from gateway.delivery.subscription import WebhookSubscription
 from gateway.delivery.webhook import SINK, WebhookSink
 from gateway.settings.model import Log, Webhooks
-from gateway.store.base import TimelineEntry
+from gateway.store.job import TimelineEntry
 from gateway.store.sqlite import Database, SqliteJobStore, SqliteOutbox, SqliteWebhookStore
 from gateway.telemetry.log import configure
 from gateway.telemetry.metric import Metrics

@@ -32,7 +32,7 @@ from gateway.policy.shared_window import SharedWindows
 from gateway.settings.contract import EVENTS, HEALTH, HISTORY, METRICS, WEBHOOKS, route_table
 from gateway.settings.model import Settings
 from gateway.settings.policy import PolicySet
-from gateway.store.base import JobQuery, JobStore
+from gateway.store.job import JobQuery, JobStore
 from gateway.telemetry.access import WriteLine
 from gateway.telemetry.metric import Metrics
 from gateway.upstream.client import UpstreamClient

@@ -12,11 +12,13 @@ from gateway.app.replica import Replica
 from gateway.core.error import StoreUnavailable
 from gateway.settings.model import Settings
 from gateway.settings.policy import PolicySet
-from gateway.store.base import AuditLog, JobStore, Outbox, ResponseStore, WebhookStore, WindowStore
+from gateway.store.audit import AuditLog
 from gateway.store.idempotency import IdempotencyStore
+from gateway.store.job import JobStore
 from gateway.store.key import KeyStore
 from gateway.store.memory.response import MemoryResponseStore
 from gateway.store.memory.window import MemoryWindowStore
+from gateway.store.outbox import Outbox
 from gateway.store.place import PlaceStore
 from gateway.store.redis.audit import RedisAuditLog
 from gateway.store.redis.client import RedisClient
@@ -29,6 +31,7 @@ from gateway.store.redis.response import RedisResponseStore
 from gateway.store.redis.subscription import Subscription
 from gateway.store.redis.webhook import RedisWebhookStore
 from gateway.store.redis.window import RedisWindowStore
+from gateway.store.response import ResponseStore
 from gateway.store.response_tier import TieredResponseStore, purge_message
 from gateway.store.sqlite.audit import SqliteAuditLog
 from gateway.store.sqlite.database import Database
@@ -37,6 +40,8 @@ from gateway.store.sqlite.job import SqliteJobStore
 from gateway.store.sqlite.key import SqliteKeyStore
 from gateway.store.sqlite.outbox import SqliteOutbox
 from gateway.store.sqlite.webhook import SqliteWebhookStore
+from gateway.store.webhook import WebhookStore
+from gateway.store.window import WindowStore
 from gateway.telemetry.metric import Metrics
 
 

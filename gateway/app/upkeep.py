@@ -12,8 +12,11 @@ from gateway.core.error import GatewayError
 from gateway.core.outbox import Backlog
 from gateway.policy.key_source import KeySource
 from gateway.settings.model import Webhooks
-from gateway.store.base import AuditLog, JobStore, Outbox, WebhookStore
+from gateway.store.audit import AuditLog
 from gateway.store.idempotency import IdempotencyStore
+from gateway.store.job import JobStore
+from gateway.store.outbox import Outbox
+from gateway.store.webhook import WebhookStore
 from gateway.telemetry.log import get_logger
 from gateway.telemetry.metric import Metrics
 

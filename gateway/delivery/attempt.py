@@ -19,7 +19,7 @@ from gateway.core.retry import (
     decide,
 )
 from gateway.delivery.base import Sink
-from gateway.store.base import Outbox
+from gateway.store.outbox import Outbox
 from gateway.telemetry.log import get_logger
 from gateway.telemetry.metric import Metrics
 

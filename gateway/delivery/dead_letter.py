@@ -9,7 +9,7 @@ from gateway.core.error import Conflict, NotFound
 from gateway.core.identifier import derived
 from gateway.core.outbox import Delivery, DeliveryStatus, Message
 from gateway.delivery.convex_sink import DESTINATION, SINK
-from gateway.store.base import DeliveryQuery, Outbox
+from gateway.store.outbox import DeliveryQuery, Outbox
 
 _PAGE = 100
 

@@ -16,7 +16,7 @@ from gateway.core.outbox import Claim, Message
 from gateway.delivery.attempt import Courier
 from gateway.delivery.base import Sink
 from gateway.delivery.share import Shares
-from gateway.store.base import Outbox
+from gateway.store.outbox import Outbox
 from gateway.telemetry.log import get_logger
 from gateway.telemetry.metric import Metrics
 

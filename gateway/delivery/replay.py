@@ -14,7 +14,8 @@ from gateway.core.job import EventType, Job
 from gateway.core.outbox import DeliveryStatus, Message
 from gateway.core.webhook import Webhook, WebhookStatus, passes, project, subscribes
 from gateway.delivery.webhook import SINK
-from gateway.store.base import DeliveryQuery, JobQuery, JobStore, Outbox, TimelineEntry
+from gateway.store.job import JobQuery, JobStore, TimelineEntry
+from gateway.store.outbox import DeliveryQuery, Outbox
 
 RECOVERY_PAGES = 10  # of 100 jobs each, in one call
 RECOVERY_HORIZON_SECONDS = 7 * 86400.0  # no job is older when something happens to it

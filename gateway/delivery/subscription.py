@@ -20,7 +20,8 @@ from gateway.delivery.convex_document import (
     webhook_arguments,
 )
 from gateway.settings.model import ConvexFunctions
-from gateway.store.base import Outbox, WebhookStore
+from gateway.store.outbox import Outbox
+from gateway.store.webhook import WebhookStore
 from gateway.telemetry.log import get_logger
 from gateway.telemetry.metric import Metrics
 

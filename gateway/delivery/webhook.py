@@ -36,7 +36,7 @@ from gateway.delivery.guard import guarded_connector, judging
 from gateway.delivery.header import delivery_headers
 from gateway.delivery.pacer import Pacer
 from gateway.settings.model import Webhooks
-from gateway.store.base import WebhookStore
+from gateway.store.webhook import WebhookStore
 from gateway.telemetry.log import get_logger
 
 SINK = "webhook"

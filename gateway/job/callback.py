@@ -15,7 +15,7 @@ from gateway.core.message import Request
 from gateway.core.subscription import read_events, read_url, url_fault
 from gateway.core.violation import Violations, json_type
 from gateway.core.webhook import ALL_EVENTS, Webhook
-from gateway.store.base import WebhookStore
+from gateway.store.webhook import WebhookStore
 
 HEADER = "X-Webhook-Url"
 MAX_URLS = 10

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from gateway.job.tracker import Tracker
-from gateway.store.base import JobStore, Replicas
+from gateway.store.job import JobStore
+from gateway.store.replica import Replicas
 from gateway.telemetry.log import get_logger
 
 _BATCH = 100

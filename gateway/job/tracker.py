@@ -33,7 +33,7 @@ from gateway.core.job import (
     retry_count,
 )
 from gateway.core.outbox import Message
-from gateway.store.base import JobQuery, JobStore, TimelineEntry
+from gateway.store.job import JobQuery, JobStore, TimelineEntry
 from gateway.telemetry.log import get_logger
 from gateway.telemetry.metric import Metrics, error_type_label
 

@@ -18,7 +18,7 @@ from gateway.core.sse import EventParser
 from gateway.job.observer import Observer
 from gateway.job.tracker import Tracker
 from gateway.settings.model import Watch
-from gateway.store.base import JobStore
+from gateway.store.job import JobStore
 from gateway.telemetry.log import get_logger
 from gateway.telemetry.metric import Metrics
 from gateway.upstream.client import Exchange

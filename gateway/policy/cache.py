@@ -25,7 +25,7 @@ from gateway.policy.cache_store import Shelf
 from gateway.policy.flight import Fetch, Flight, Flights, Landed, Outdated
 from gateway.settings.contract import HISTORY
 from gateway.settings.policy import CachePolicy
-from gateway.store.base import ResponseStore
+from gateway.store.response import ResponseStore
 from gateway.telemetry.metric import Metrics
 
 _RESULTS = ("hit", "stale", "revalidated", "coalesced", "miss", "bypass")

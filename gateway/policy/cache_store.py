@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from gateway.core.error import StoreUnavailable
 from gateway.core.freshness import StoredResponse
 from gateway.policy.flight import Outdated
-from gateway.store.base import ResponseStore
+from gateway.store.response import ResponseStore
 from gateway.telemetry.log import get_logger
 from gateway.telemetry.metric import Metrics
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from gateway.core.error import StoreUnavailable
 from gateway.core.window import Hit, WindowState
-from gateway.store.base import WindowStore
+from gateway.store.window import WindowStore
 from gateway.telemetry.log import get_logger
 from gateway.telemetry.metric import Metrics
 

@@ -1,4 +1,4 @@
-"""What the gateway asks of a store of idempotency keys; errors are as of `gateway.store.base`."""
+"""What the gateway asks of a store of idempotency keys; errors are as of `gateway.store`."""
 
 from __future__ import annotations
 

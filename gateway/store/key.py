@@ -2,7 +2,7 @@
 
 A store counts its changes: each raises its generation by one and marks the keys it concerns, so
 that whoever holds a copy asks for what changed since, not for everything. Errors are as of
-`gateway.store.base`.
+`gateway.store`.
 """
 
 from __future__ import annotations

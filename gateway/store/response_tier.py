@@ -15,7 +15,7 @@ from typing import Protocol
 
 from gateway.core.error import StoreUnavailable
 from gateway.core.freshness import StoredResponse
-from gateway.store.base import ResponseStore
+from gateway.store.response import ResponseStore
 from gateway.telemetry.log import get_logger
 from gateway.telemetry.metric import Metrics
 

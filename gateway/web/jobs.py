@@ -11,7 +11,7 @@ from gateway.core.error import MethodNotAllowed, NotFound
 from gateway.core.event import rfc3339
 from gateway.core.job import Job, State
 from gateway.core.message import Request, Response
-from gateway.store.base import JobQuery, JobStore
+from gateway.store.job import JobQuery, JobStore
 from gateway.web.document import json_response
 from gateway.web.query import Query
 

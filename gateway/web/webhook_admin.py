@@ -13,7 +13,9 @@ from gateway.core.error import NotFound
 from gateway.core.event import rfc3339
 from gateway.core.webhook import Webhook
 from gateway.delivery.replay import Replay
-from gateway.store.base import AuditLog, AuditQuery, Outbox, WebhookStore
+from gateway.store.audit import AuditLog, AuditQuery
+from gateway.store.outbox import Outbox
+from gateway.store.webhook import WebhookStore
 from gateway.web.admin_key import AdminKey
 from gateway.web.document import json_response, parse_object
 from gateway.web.openapi_admin import admin_document

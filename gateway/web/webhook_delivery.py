@@ -16,7 +16,7 @@ from gateway.core.outbox import DeliveryStatus, Message
 from gateway.core.webhook import Webhook, project
 from gateway.delivery.replay import Replay, require_active
 from gateway.delivery.webhook import SINK
-from gateway.store.base import DeliveryQuery, Outbox
+from gateway.store.outbox import DeliveryQuery, Outbox
 from gateway.web.document import json_response, read_object
 from gateway.web.query import Query
 from gateway.web.webhook_document import encode_delivery

@@ -22,7 +22,10 @@ from gateway.core.message import Handler, Request, Response
 from gateway.core.signature import generate_secret
 from gateway.core.webhook import Webhook, WebhookStatus
 from gateway.delivery.replay import Replay
-from gateway.store.base import AuditLog, JobStore, Outbox, WebhookQuery, WebhookStore
+from gateway.store.audit import AuditLog
+from gateway.store.job import JobStore
+from gateway.store.outbox import Outbox
+from gateway.store.webhook import WebhookQuery, WebhookStore
 from gateway.telemetry.log import get_logger
 from gateway.web.document import json_response, read_object
 from gateway.web.openapi import public_document

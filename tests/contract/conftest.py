@@ -10,7 +10,9 @@ import pytest
 from pydantic import SecretStr
 
 from gateway.settings.model import Redis
-from gateway.store.base import AuditLog, JobStore, Outbox, WebhookStore
+from gateway.store.audit import AuditLog
+from gateway.store.job import JobStore
+from gateway.store.outbox import Outbox
 from gateway.store.redis.audit import RedisAuditLog
 from gateway.store.redis.client import RedisClient
 from gateway.store.redis.job import RedisJobStore
@@ -24,6 +26,7 @@ from gateway.store.sqlite import (
     SqliteOutbox,
     SqliteWebhookStore,
 )
+from gateway.store.webhook import WebhookStore
 from tests.support.store import Stores
 from tests.support.valkey import Valkey, ValkeyCluster
 

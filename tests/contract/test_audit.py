@@ -10,7 +10,7 @@ from gateway.core.audit import AuditEntry, Change, change_entry
 from gateway.core.error import InvalidRequest
 from gateway.core.outbox import DeliveryStatus
 from gateway.core.retry import Dead, Delivered, RetryAt, Verdict
-from gateway.store.base import AuditLog, AuditQuery
+from gateway.store.audit import AuditLog, AuditQuery
 from tests.support.store import NOW, Stores, attempt_at, message, webhook
 
 

@@ -11,7 +11,8 @@ import pytest
 from gateway.core.error import InvalidRequest
 from gateway.core.job import Job, JobChange, State
 from gateway.core.outbox import DeliveryStatus
-from gateway.store.base import DeliveryQuery, JobQuery, JobStore
+from gateway.store.job import JobQuery, JobStore
+from gateway.store.outbox import DeliveryQuery
 from tests.support.store import NOW, Stores, message, messages_of, new_job, next_change, timeline_of
 
 

@@ -12,7 +12,7 @@ import pytest
 from gateway.core.error import InvalidRequest
 from gateway.core.outbox import Attempt, Backlog, Claim, Delivery, DeliveryStatus, Message
 from gateway.core.retry import Dead, Delivered, RetryAt, Verdict
-from gateway.store.base import DeliveryQuery, Outbox
+from gateway.store.outbox import DeliveryQuery, Outbox
 from tests.support.store import NOW, Stores, attempt_at, message, new_job, timeline_of
 
 LEASE_SECONDS = 30.0

@@ -14,10 +14,10 @@ from pydantic import SecretStr
 
 from gateway.core.freshness import StoredResponse, Terms
 from gateway.settings.model import Redis
-from gateway.store.base import ResponseStore
 from gateway.store.memory.response import MAX_VARIANTS, MemoryResponseStore
 from gateway.store.redis.client import RedisClient
 from gateway.store.redis.response import RedisResponseStore
+from gateway.store.response import ResponseStore
 from gateway.store.response_tier import TieredResponseStore, purge_message
 from gateway.telemetry.metric import Metrics
 from tests.support.fakes import FakeClock

@@ -10,7 +10,8 @@ import pytest
 from gateway.core.error import InvalidRequest
 from gateway.core.job import State
 from gateway.core.webhook import Webhook, WebhookStatus
-from gateway.store.base import AuditQuery, WebhookQuery, WebhookStore
+from gateway.store.audit import AuditQuery
+from gateway.store.webhook import WebhookQuery, WebhookStore
 from tests.support.store import NOW, Stores, new_job, next_change, webhook
 
 

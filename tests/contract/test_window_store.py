@@ -10,10 +10,10 @@ import pytest
 
 from gateway.core.window import Hit, Quota, WindowState
 from gateway.settings.model import Redis
-from gateway.store.base import WindowStore
 from gateway.store.memory.window import MemoryWindowStore
 from gateway.store.redis.client import RedisClient
 from gateway.store.redis.window import RedisWindowStore
+from gateway.store.window import WindowStore
 
 NOW = 1_700_000_000.0
 QUOTA = Quota("burst", 2, 60.0)

@@ -10,7 +10,7 @@ import pytest
 
 from gateway.core.job import JobChange, Observation, State
 from gateway.core.outbox import Message
-from gateway.store.base import JobStore, TimelineEntry
+from gateway.store.job import JobStore, TimelineEntry
 from tests.support.inside import GatewayInside, StatusUpstream
 from tests.support.system import eventually
 

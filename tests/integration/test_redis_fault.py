@@ -18,13 +18,16 @@ from gateway.core.error import StoreUnavailable
 from gateway.core.outbox import Claim
 from gateway.core.retry import Delivered
 from gateway.settings.model import Redis
-from gateway.store.base import AuditQuery, DeliveryQuery, JobQuery, WebhookQuery
+from gateway.store.audit import AuditQuery
+from gateway.store.job import JobQuery
+from gateway.store.outbox import DeliveryQuery
 from gateway.store.redis.audit import RedisAuditLog
 from gateway.store.redis.client import RedisClient
 from gateway.store.redis.job import RedisJobStore
 from gateway.store.redis.layout import Layout
 from gateway.store.redis.outbox import RedisOutbox
 from gateway.store.redis.webhook import RedisWebhookStore
+from gateway.store.webhook import WebhookQuery
 from tests.support.relay import Relay
 from tests.support.store import (
     NOW,

@@ -25,7 +25,8 @@ from gateway.delivery.dispatcher import Dispatcher
 from gateway.delivery.subscription import WebhookSubscription
 from gateway.delivery.webhook import WebhookSink
 from gateway.settings.model import Webhooks
-from gateway.store.base import AuditQuery, DeliveryQuery
+from gateway.store.audit import AuditQuery
+from gateway.store.outbox import DeliveryQuery
 from gateway.store.sqlite import (
     Database,
     SqliteAuditLog,

@@ -14,7 +14,8 @@ from gateway.core.error import StoreUnavailable
 from gateway.core.outbox import Attempt, Backlog, Claim, Delivery, DeliveryStatus, Message
 from gateway.core.retry import Dead, Delivered, Outcome, RetryAt, Schedule, Verdict
 from gateway.core.webhook import Webhook, WebhookStatus
-from gateway.store.base import DeliveryQuery, WebhookQuery
+from gateway.store.outbox import DeliveryQuery
+from gateway.store.webhook import WebhookQuery
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 CONDITION_SECONDS = 15.0
@@ -60,7 +61,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 class MemoryWebhooks:
-    """`gateway.store.base.WebhookStore` in a dictionary."""
+    """`gateway.store.webhook.WebhookStore` in a dictionary."""
 
     def __init__(self, *webhooks: Webhook) -> None:
         self.rows = {webhook.id: webhook for webhook in webhooks}
@@ -170,7 +171,7 @@ class Entry:
 
 
 class MemoryOutbox:
-    """The part of `gateway.store.base.Outbox` that the dispatcher uses, without order between jobs.
+    """What the dispatcher uses of `gateway.store.outbox.Outbox`, without order between jobs.
 
     `away` makes every call fail; `settle_faults` the next so many settlements.
     """

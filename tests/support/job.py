@@ -23,7 +23,7 @@ from gateway.job.tracker import Creation, Tracker
 from gateway.job.watcher import Watcher
 from gateway.settings.contract import compile_contract, watch_rule
 from gateway.settings.model import JobContract, Upstream, Watch
-from gateway.store.base import TimelineEntry
+from gateway.store.job import TimelineEntry
 from gateway.store.sqlite.database import Database
 from gateway.store.sqlite.job import SqliteJobStore
 from gateway.telemetry.metric import Metrics

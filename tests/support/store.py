@@ -11,7 +11,10 @@ from gateway.core.identifier import derived
 from gateway.core.job import Job, JobChange, Observation, State, WatchRule, advance, begin
 from gateway.core.outbox import Attempt, Claim, Message
 from gateway.core.webhook import Webhook
-from gateway.store.base import AuditLog, JobStore, Outbox, TimelineEntry, WebhookStore
+from gateway.store.audit import AuditLog
+from gateway.store.job import JobStore, TimelineEntry
+from gateway.store.outbox import Outbox
+from gateway.store.webhook import WebhookStore
 
 NOW = 1_700_000_000.0
 EVERY_PERCENT = WatchRule(progress_step=1.0)

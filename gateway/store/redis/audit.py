@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from gateway.core.audit import AuditEntry
-from gateway.store.base import AuditQuery
+from gateway.store.audit import AuditQuery
 from gateway.store.codec import decode_cursor, encode_cursor, malformed_cursor
 from gateway.store.redis.client import RedisClient
 from gateway.store.redis.connection import Part
@@ -25,7 +25,7 @@ _DIGITS = 18
 
 
 class RedisAuditLog:
-    """`gateway.store.base.AuditLog` over a `Layout`."""
+    """`gateway.store.audit.AuditLog` over a `Layout`."""
 
     def __init__(self, client: RedisClient, layout: Layout) -> None:
         self._client = client

@@ -12,8 +12,8 @@ import orjson
 
 from gateway.core.job import Job, JobChange, State
 from gateway.core.outbox import Claim, Message
-from gateway.store.base import JobQuery, TimelineEntry
 from gateway.store.codec import decode_cursor, encode_cursor, job_document, job_from_document
+from gateway.store.job import JobQuery, TimelineEntry
 from gateway.store.redis.client import RedisClient
 from gateway.store.redis.connection import Part
 from gateway.store.redis.layout import Layout, Partition
@@ -34,7 +34,7 @@ _HEAD = b"\n"  # between what an event is and its body; JSON has none
 
 
 class RedisJobStore:
-    """`gateway.store.base.JobStore` over a `Layout`.
+    """`gateway.store.job.JobStore` over a `Layout`.
 
     Each change is published on `layout.channel` by the script that commits it.
     """

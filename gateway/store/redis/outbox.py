@@ -9,8 +9,8 @@ from typing import Any
 
 from gateway.core.outbox import Attempt, Backlog, Claim, Delivery, Message
 from gateway.core.retry import Dead, Delivered, RetryAt, Verdict
-from gateway.store.base import DeliveryQuery
 from gateway.store.codec import decode_cursor, encode_cursor
+from gateway.store.outbox import DeliveryQuery
 from gateway.store.redis.client import RedisClient
 from gateway.store.redis.connection import Part
 from gateway.store.redis.layout import Layout, Partition
@@ -40,7 +40,7 @@ _ROUNDS = 4  # looks at what is due, while others take it away
 
 
 class RedisOutbox:
-    """`gateway.store.base.Outbox` over a `Layout`."""
+    """`gateway.store.outbox.Outbox` over a `Layout`."""
 
     def __init__(self, client: RedisClient, layout: Layout) -> None:
         self._client = client

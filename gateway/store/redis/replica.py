@@ -12,7 +12,7 @@ FORGET_SECONDS = 7 * 86400.0  # an instance's name is then gone, its jobs ended 
 
 
 class RedisReplicas:
-    """`gateway.store.base.Replicas` in Redis."""
+    """`gateway.store.replica.Replicas` in Redis."""
 
     def __init__(self, client: RedisClient) -> None:
         self._client = client

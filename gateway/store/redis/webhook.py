@@ -8,7 +8,6 @@ from typing import Any
 
 from gateway.core.audit import AuditEntry, Change, change_entry
 from gateway.core.webhook import Webhook, WebhookStatus
-from gateway.store.base import WebhookQuery
 from gateway.store.codec import (
     decode_cursor,
     encode_cursor,
@@ -23,6 +22,7 @@ from gateway.store.redis.layout import Layout
 from gateway.store.redis.message import flag
 from gateway.store.redis.page import BUDGET
 from gateway.store.redis.script import Script, load_script
+from gateway.store.webhook import WebhookQuery
 
 _LIBRARY = ("lib_key", "lib_webhook")
 _PUT = load_script("webhook_put", *_LIBRARY)
@@ -37,7 +37,7 @@ _STEP = 200
 
 
 class RedisWebhookStore:
-    """`gateway.store.base.WebhookStore` over a `Layout`; `jobs` says which callbacks are over."""
+    """`gateway.store.webhook.WebhookStore` over a `Layout`; `jobs` says whose job is over."""
 
     def __init__(self, client: RedisClient, layout: Layout, jobs: RedisJobStore) -> None:
         self._client = client

@@ -19,7 +19,7 @@ _DECIDE = load_script("window")
 
 
 class RedisWindowStore:
-    """`gateway.store.base.WindowStore` over a `RedisClient`.
+    """`gateway.store.window.WindowStore` over a `RedisClient`.
 
     An answer that takes longer than `patience_seconds` counts as none: `StoreUnavailable`.
     `own_clock` False has the time come with each call, as the tests need it.

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from gateway.core.audit import AuditEntry
-from gateway.store.base import AuditQuery
+from gateway.store.audit import AuditQuery
 from gateway.store.codec import decode_cursor, encode_cursor, malformed_cursor
 from gateway.store.sqlite.database import Database
 from gateway.store.sqlite.query import load_queries
@@ -19,7 +19,7 @@ _PRUNE_STEP = 500
 
 
 class SqliteAuditLog:
-    """`gateway.store.base.AuditLog` over a `Database`."""
+    """`gateway.store.audit.AuditLog` over a `Database`."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

@@ -10,8 +10,8 @@ from functools import partial
 
 from gateway.core.job import Job, JobChange, State
 from gateway.core.outbox import Claim, Message
-from gateway.store.base import JobQuery, TimelineEntry
 from gateway.store.codec import decode_cursor, encode_cursor, job_document, job_from_document
+from gateway.store.job import JobQuery, TimelineEntry
 from gateway.store.sqlite.database import Database
 from gateway.store.sqlite.message import insert_messages
 from gateway.store.sqlite.query import load_queries
@@ -22,7 +22,7 @@ _PRUNE_STEP = 200  # deleted at once, each with its timeline, so that others get
 
 
 class SqliteJobStore:
-    """`gateway.store.base.JobStore` over a `Database`."""
+    """`gateway.store.job.JobStore` over a `Database`."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

@@ -11,8 +11,8 @@ from functools import partial
 
 from gateway.core.outbox import Attempt, Backlog, Claim, Delivery, DeliveryStatus, Message
 from gateway.core.retry import Dead, Delivered, RetryAt, Verdict
-from gateway.store.base import DeliveryQuery
 from gateway.store.codec import decode_cursor, encode_cursor
+from gateway.store.outbox import DeliveryQuery
 from gateway.store.sqlite.database import Database
 from gateway.store.sqlite.message import insert_messages, message_of_row
 from gateway.store.sqlite.query import load_queries
@@ -23,7 +23,7 @@ _PRUNE_STEP = 500
 
 
 class SqliteOutbox:
-    """`gateway.store.base.Outbox` over a `Database`."""
+    """`gateway.store.outbox.Outbox` over a `Database`."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

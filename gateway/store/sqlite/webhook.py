@@ -11,7 +11,6 @@ from typing import TypeVar
 
 from gateway.core.audit import AuditEntry, Change, change_entry
 from gateway.core.webhook import Webhook
-from gateway.store.base import WebhookQuery
 from gateway.store.codec import (
     decode_cursor,
     encode_cursor,
@@ -21,6 +20,7 @@ from gateway.store.codec import (
 from gateway.store.sqlite.audit import append_entries
 from gateway.store.sqlite.database import Database
 from gateway.store.sqlite.query import load_queries
+from gateway.store.webhook import WebhookQuery
 
 _SQL = load_queries("webhook")
 _PRUNE_STEP = 500
@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 
 class SqliteWebhookStore:
-    """`gateway.store.base.WebhookStore` over a `Database`."""
+    """`gateway.store.webhook.WebhookStore` over a `Database`."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

@@ -20,8 +20,8 @@ from gateway.core.message import BodyStream, Request, Response
 from gateway.core.route import Match, Route, RouteTable
 from gateway.policy.cache import ResponseCache
 from gateway.settings.policy import CachePolicy
-from gateway.store.base import ResponseStore
 from gateway.store.memory.response import MemoryResponseStore
+from gateway.store.response import ResponseStore
 from gateway.telemetry.metric import Metrics
 from tests.support.fakes import FakeClock, document, make_request
 from tests.support.policy import (

@@ -19,8 +19,8 @@ from gateway.policy.rate_limit import RateLimit
 from gateway.policy.shared_window import SharedWindows
 from gateway.policy.subject import address_subject
 from gateway.settings.policy import RateLimitPolicy
-from gateway.store.base import WindowStore
 from gateway.store.memory.window import MemoryWindowStore
+from gateway.store.window import WindowStore
 from gateway.telemetry.metric import Metrics
 from gateway.web.problem import ProblemBoundary
 from tests.support.fakes import FakeClock, make_request

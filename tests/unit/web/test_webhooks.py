@@ -29,7 +29,7 @@ from gateway.core.outbox import DeliveryStatus, Message
 from gateway.core.retry import Dead, Delivered
 from gateway.core.signature import secret_key
 from gateway.core.webhook import Webhook, WebhookStatus
-from gateway.store.base import AuditQuery
+from gateway.store.audit import AuditQuery
 from gateway.store.sqlite import Database
 from gateway.web.webhooks import WebhookApi
 from tests.support.fakes import FakeBody, FakeClock, FakeToken, document, make_request

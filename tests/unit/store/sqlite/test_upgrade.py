@@ -13,7 +13,7 @@ from gateway.core.job import State
 from gateway.core.outbox import DeliveryStatus
 from gateway.core.retry import Delivered
 from gateway.core.webhook import WebhookStatus
-from gateway.store.base import DeliveryQuery
+from gateway.store.outbox import DeliveryQuery
 from gateway.store.sqlite import Database, SqliteJobStore, SqliteOutbox, SqliteWebhookStore
 from gateway.store.sqlite.migration import migrate, migrations
 from tests.support.store import NOW, attempt_at
