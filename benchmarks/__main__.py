@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import chain, convex, report, side_by_side, stream, webhooks
+from benchmarks import chain, convex, fan_out, report, side_by_side, stream, webhooks
 
 
 def _peers(folder: Path, *, quick: bool) -> dict[str, Any]:
@@ -29,6 +29,14 @@ def _streams(folder: Path, *, quick: bool) -> dict[str, Any]:
     found = stream.idle(folder, 200 if quick else 1000)
     report.show_mapping("bytes an idle stream", found, "10.0f")
     return {"idle_stream_bytes": found}
+
+
+def _fan_out(folder: Path, *, quick: bool) -> dict[str, Any]:
+    """One job's stream read by many clients."""
+    clients = 200 if quick else 1000
+    found = fan_out.run(folder, clients, 5.0 if quick else 20.0)
+    fan_out.show(found, clients)
+    return {"fan_out": found}
 
 
 def _policies(folder: Path, *, quick: bool) -> dict[str, Any]:  # noqa: ARG001 - needs no files
@@ -56,6 +64,7 @@ def _convex(_folder: Path, *, quick: bool) -> dict[str, Any]:
 
 SECTIONS: dict[str, Callable[..., dict[str, Any]]] = {
     "convex": _convex,
+    "fanout": _fan_out,
     "peers": _peers,
     "policies": _policies,
     "streams": _streams,

@@ -17,7 +17,7 @@ _WAIT_SECONDS = 10.0
 
 def idle(folder: Path, count: int) -> dict[str, float]:
     """Bytes a stream by side, each holding `count` of them."""
-    _allow_descriptors(count)
+    allow_descriptors(count)
     peers = [peer for peer in PEERS if peer.name != "naive"]  # it reads an answer whole
     with origin(folder) as (port, _), running(folder, port, peers) as sides:
         return {side.name: round(_measure(side, count)) for side in sides}
@@ -48,7 +48,8 @@ def _open(side: Side, stack: ExitStack) -> None:
         raise RuntimeError(f"{side.name} passed no event on: {seen[:300]!r}")
 
 
-def _allow_descriptors(count: int) -> None:
+def allow_descriptors(count: int) -> None:
+    """Let this process and its children hold a side's `count` streams at both of its ends."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 4 * count + 256
     if soft < wanted:

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 
 from gateway.app.store import Stores
-from gateway.core.contract import Contract
+from gateway.core.contract import STREAM, Contract
+from gateway.core.rendering import Rendering
 from gateway.delivery.base import Sink
 from gateway.delivery.convex import ConvexClient
 from gateway.delivery.convex_sink import ConvexSink
@@ -17,12 +18,14 @@ from gateway.delivery.dispatcher import Dispatcher
 from gateway.delivery.guard import address_rule
 from gateway.delivery.subscription import ConvexSubscription, WebhookPublisher, WebhookSubscription
 from gateway.delivery.webhook import WebhookSink
+from gateway.job.broadcast import Broadcasts
 from gateway.job.callback import Callbacks
 from gateway.job.observer import Observer
 from gateway.job.tracker import Subscriber, Tracker
 from gateway.job.watcher import Watcher
 from gateway.settings.contract import watch_rule
-from gateway.settings.model import Settings
+from gateway.settings.model import JobContract, Settings
+from gateway.telemetry.log import get_logger
 from gateway.telemetry.metric import Metrics
 from gateway.upstream.client import UpstreamClient
 from gateway.web.webhooks import Publish, publish_nowhere
@@ -72,6 +75,7 @@ class Behind:
 
     async def stop(self, stop_by: float) -> None:
         """End in the reverse order; deliveries in flight may last until `stop_by` (loop time)."""
+        self.broadcasts.close()
         self._stop_by = stop_by
         await self._stack.aclose()
 
@@ -136,10 +140,20 @@ class Behind:
             now=self._now,
             token=secrets.token_bytes,
         )
+        self.broadcasts = Broadcasts(
+            settings.jobs.fan_out,
+            _rendering(contract, settings.jobs),
+            active=self.tracker.active,
+            metrics=self._metrics,
+            now=self._now,
+        )
+        self.tracker.listeners.append(self.broadcasts.noted)
+        self.tracker.listeners_elsewhere.append(self.broadcasts.noted)
         self.watcher = Watcher(
             jobs=jobs,
             tracker=self.tracker,
             observer=self.observer,
+            broadcasts=self.broadcasts,
             contract=contract,
             settings=watch,
             upstream=instance if is_alone else None,
@@ -152,3 +166,14 @@ class Behind:
 
     def _refuse(self, source: str, reason: str, detail: str, job_id: str | None) -> None:
         self.tracker.refuse(source, reason, detail, job_id)
+
+
+def _rendering(contract: Contract, jobs: JobContract) -> Rendering | None:
+    """What writes a job as its upstream would; None where the contract cannot be turned round."""
+    if not contract.has(STREAM):
+        return None
+    try:
+        return Rendering(contract, jobs.states)
+    except ValueError as error:
+        get_logger("stream").info("stream_not_rendered", reason=str(error))
+        return None

@@ -41,6 +41,7 @@ from gateway.web.jobs import JobApi
 from gateway.web.problem import ProblemBoundary
 from gateway.web.proxy import Proxy
 from gateway.web.server import PublicServer
+from gateway.web.stream import FanOut
 from gateway.web.webhooks import WebhookApi
 
 _LEASE_MARGIN_SECONDS = 10.0
@@ -77,6 +78,7 @@ class Front:
             tracker=behind.tracker,
             observer=behind.observer,
             callbacks=behind.callbacks,
+            fan_out=FanOut(behind.broadcasts) if settings.jobs.fan_out.enabled else None,
             metrics=metrics,
             max_body=settings.server.max_body,
             now=now,

@@ -158,6 +158,11 @@ class Contract:
         route = self._routes.get(name)
         return "" if route is None else route.path
 
+    def expressions(self, template: str) -> dict[str, Mapping[str, Any]]:
+        """The expressions of a route's fields as JMESPath parses them, by field."""
+        fields = self._fields.get(template, self._default)
+        return {name: expression.parsed for name, expression in fields.items()}
+
     def observe(
         self, document: Any, at: float, *, template: str = "", job_id: str | None = None
     ) -> Observation:

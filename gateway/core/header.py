@@ -27,6 +27,7 @@ _CONNECTION = istr("Connection")
 # Framing and authority cannot be dropped by a sender who lists them (section 7.6.1: MUST NOT).
 _KEPT = frozenset({"content-length", "host"})
 _PERSISTENCE = frozenset({"close", "keep-alive"})
+_REFUSED = re.compile(r"q\s*=\s*0(?:\.0{0,3})?")
 _PRINTABLE = re.compile(r"[\x20-\x7e]*")
 _MAX_INTEGER = 999_999_999_999_999
 
@@ -66,6 +67,15 @@ def vary_on(headers: CIMultiDict[str], name: str) -> None:
     known = {each.strip() for each in listed}
     if "*" not in known and name.lower() not in known:
         append_member(headers, "Vary", name)
+
+
+def accepts(accepted: str, media_type: str) -> bool:
+    """True when `Accept` names this type itself, not by a range (RFC 9110 section 12.5.1)."""
+    for each in accepted.lower().split(","):
+        name, *parameters = (part.strip() for part in each.split(";"))
+        if name == media_type:
+            return not any(_REFUSED.fullmatch(parameter) for parameter in parameters)
+    return False
 
 
 def structured_string(text: str) -> str:

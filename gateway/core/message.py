@@ -122,10 +122,15 @@ class BodyStream:
     """A response body passed on as it comes.
 
     Whoever sends it must `aclose` it; `closers` then run, once, whether it was read or not. `size`
-    counts the bytes that have gone through; `is_complete` says that they were all.
+    counts the bytes that have gone through; `is_complete` says that they were all. Whoever has no
+    `chunks` brings its own ways to read and to close.
     """
 
-    def __init__(self, chunks: AsyncGenerator[bytes, None], *closers: Callable[[], None]) -> None:
+    __slots__ = ("_chunks", "_closed", "closers", "is_complete", "size")
+
+    def __init__(
+        self, chunks: AsyncGenerator[bytes, None] | None, *closers: Callable[[], None]
+    ) -> None:
         self._chunks = chunks
         self._closed = False
         self.closers = [*closers]
@@ -136,6 +141,7 @@ class BodyStream:
         return self
 
     async def __anext__(self) -> bytes:
+        assert self._chunks is not None
         try:
             chunk = await anext(self._chunks)
         except StopAsyncIteration:
@@ -150,7 +156,8 @@ class BodyStream:
             return
         self._closed = True
         try:
-            await self._chunks.aclose()
+            if self._chunks is not None:
+                await self._chunks.aclose()
         finally:
             for closer in self.closers:
                 closer()

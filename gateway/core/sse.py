@@ -68,3 +68,14 @@ class EventParser:
             event = ServerEvent(self._name or "message", b"\n".join(self._data), self._id)
         self._name, self._data, self._size = "", [], 0
         return event
+
+
+def encode_event(event: ServerEvent, event_id: int | None = None) -> bytes:
+    """An event as an upstream writes it, then the `id` of our own, if it has one.
+
+    The id comes last, so that the lines before it are the upstream's.
+    """
+    name = b"" if event.name == "message" else b"event: %s\n" % event.name.encode()
+    data = b"".join([b"data: %s\n" % line for line in event.data.split(b"\n")])
+    number = b"" if event_id is None else b"id: %d\n" % event_id
+    return b"%s%s%s\n" % (name, data, number)

@@ -14,7 +14,8 @@ from gateway.core.contract import STREAM, Contract
 from gateway.core.error import StoreUnavailable, UpstreamError, UpstreamTimeout
 from gateway.core.job import Job, Observation
 from gateway.core.outbox import Claim
-from gateway.core.sse import EventParser
+from gateway.core.sse import EventParser, ServerEvent
+from gateway.job.broadcast import Broadcasts, Following
 from gateway.job.observer import Observer
 from gateway.job.tracker import Tracker
 from gateway.settings.model import Watch
@@ -26,6 +27,9 @@ from gateway.upstream.client import Exchange
 MAX_WATCHED = 20_000
 _CLAIM_SECONDS = 0.5
 _USELESS_STREAMS = 3
+_FAREWELL_SECONDS = 5.0  # for what a stream says after the job's end
+
+Seen = tuple[ServerEvent, Observation | None]  # an event, and what it shows of the job
 
 
 class Watcher:
@@ -37,6 +41,7 @@ class Watcher:
         jobs: JobStore,
         tracker: Tracker,
         observer: Observer,
+        broadcasts: Broadcasts,
         contract: Contract,
         settings: Watch,
         upstream: str | None,
@@ -49,6 +54,7 @@ class Watcher:
         self._store = jobs
         self._tracker = tracker
         self._observer = observer
+        self._broadcasts = broadcasts
         self._contract = contract
         self._settings = settings
         self._upstream = upstream
@@ -191,12 +197,10 @@ class Watcher:
             async with await self._observer.stream(job) as exchange:
                 if exchange.status != 200:
                     return False
-                async with aclosing(self._observations(exchange, job.id)) as observations:
-                    async for observation in observations:
-                        useful = True
-                        await self._take(observation)
-                        if await self._alive(job.id) is None:
-                            break
+                kind = exchange.headers.get("Content-Type")
+                with self._broadcasts.follow(job.id, kind) as following:
+                    async with aclosing(self._events(exchange, job.id)) as events:
+                        useful = await self._tell(events, job.id, following)
         except UpstreamError as error:
             self._log.info("stream_broken", job_id=job.id, reason=error.reason)
             # One that broke may say more when it is taken up again; one that is dumb will not.
@@ -205,47 +209,66 @@ class Watcher:
             self._streams -= 1
         return useful
 
-    async def _take(self, observation: Observation) -> None:
+    async def _tell(
+        self, events: AsyncGenerator[Seen, None], job_id: str, following: Following
+    ) -> bool:
+        """Record what the events show, and tell them on; False when that was nothing."""
+        useful = False
+        async for event, shown in events:
+            job = None if shown is None else await self._take(shown)
+            await following.tell(event, shown, job)
+            if shown is not None:
+                useful = True
+                if await self._alive(job_id) is None:
+                    await _hear_out(events, following)
+                    return True
+        following.is_whole = True
+        return useful
+
+    async def _take(self, observation: Observation) -> Job | None:
         try:
-            await self._tracker.observe(observation, "stream")
+            return await self._tracker.observe(observation, "stream")
         except StoreUnavailable as error:
             self._log.warning("event_not_recorded", job_id=observation.job_id, error=error.detail)
+            return None
 
-    async def _observations(
-        self, exchange: Exchange, job_id: str
-    ) -> AsyncGenerator[Observation, None]:
-        """What the stream shows of the job; while that is nothing the job is polled beside it.
+    async def _events(self, exchange: Exchange, job_id: str) -> AsyncGenerator[Seen, None]:
+        """What the stream says; while that shows nothing of the job it is polled beside it.
 
         A stream may also be silent by heartbeats. Ends with the stream, or with the job.
         """
-        async with aclosing(self._shown(exchange, job_id)) as shown:
-            coming: asyncio.Task[Observation] | None = None
+        clock, patience = asyncio.get_running_loop().time, self._settings.poll.max
+        async with aclosing(self._read(exchange, job_id)) as read:
+            coming: asyncio.Task[Seen] | None = None
+            poll_at = clock() + patience
             try:
                 while True:
-                    coming = coming or asyncio.ensure_future(anext(shown))
-                    done, _ = await asyncio.wait({coming}, timeout=self._settings.poll.max)
+                    coming = coming or asyncio.ensure_future(anext(read))
+                    done, _ = await asyncio.wait({coming}, timeout=max(0.0, poll_at - clock()))
                     if done:
                         finished, coming = coming, None
                         try:
-                            yield finished.result()
+                            seen = finished.result()
                         except StopAsyncIteration:
                             return
+                        if seen[1] is not None:
+                            poll_at = clock() + patience
+                        yield seen
                     else:
                         await self._poll(job_id)
                         if await self._alive(job_id) is None:
                             return
+                        poll_at = clock() + patience
             finally:
                 if coming is not None:
                     coming.cancel()
                     await asyncio.gather(coming, return_exceptions=True)
 
-    async def _shown(self, exchange: Exchange, job_id: str) -> AsyncGenerator[Observation, None]:
+    async def _read(self, exchange: Exchange, job_id: str) -> AsyncGenerator[Seen, None]:
         parser = EventParser()
         async for chunk in exchange.chunks():
             for event in parser.feed(chunk):
-                observation = self._observer.event(event, job_id, "stream")
-                if observation is not None:
-                    yield observation
+                yield event, self._observer.event(event, job_id, "stream")
 
     async def _rest(self, seconds: float) -> None:
         """Wait for the next poll, and note how much later than planned it comes."""
@@ -281,3 +304,13 @@ class Watcher:
                 continue
             self._wake.set()
             return
+
+
+async def _hear_out(events: AsyncGenerator[Seen, None], following: Following) -> None:
+    """What a stream says after the job's end, for as long as somebody reads."""
+    if not following.has_readers:
+        return
+    with suppress(TimeoutError, UpstreamError):
+        async with asyncio.timeout(_FAREWELL_SECONDS):
+            async for event, shown in events:
+                await following.tell(event, shown, None)

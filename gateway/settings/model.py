@@ -223,6 +223,15 @@ class Watch(Model):
     max_streams: int = Field(default=256, ge=0)
 
 
+class FanOut(Model):
+    """How one observation of a job is told on to every client that streams it."""
+
+    enabled: bool = True
+    heartbeat: PositiveSeconds = 15.0
+    replay: int = Field(default=64, ge=1, le=1024)
+    max_backlog: Size = 256 * 1024
+
+
 class Admission(Model):
     """How many jobs may be active at once, in all, of one owner and of one key.
 
@@ -249,6 +258,7 @@ class JobContract(Model):
     states: dict[str, tuple[str, ...]] = {}
     retention: PositiveSeconds = 365 * 86400.0
     watch: Watch = Watch()
+    fan_out: FanOut = FanOut()
     admission: Admission = Admission()
 
 

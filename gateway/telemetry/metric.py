@@ -41,6 +41,7 @@ MAX_STAGES = 32  # distinct stage names a process tells apart
 
 _REQUEST_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _STREAM_BUCKETS = (1, 5, 15, 60, 300, 900, 1800, 3600, 7200)
+_FAN_OUT_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1)
 _JOB_BUCKETS = (1, 5, 10, 30, 60, 120, 300, 600, 900, 1200, 1800, 2700, 3600, 5400)
 _STAGE_BUCKETS = (1, 5, 10, 30, 60, 120, 300, 600, 1200, 1800, 3600)
 _DELIVERY_BUCKETS = (0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200, 36000)
@@ -173,6 +174,20 @@ class Metrics:
             "watch_lag_seconds",
             "How much later than planned the latest poll of a job was made.",
             Rule.MAX,
+        )
+        self.stream_readers = self._gauge(
+            "stream_readers",
+            "Clients that stream a job from the one observation of it.",
+            Rule.SUM,
+        )
+        self.stream_evictions_total = self._counter(
+            "stream_evictions_total", "Clients cut off a job's stream: they read too slowly."
+        )
+        self.stream_fan_out_seconds = self._histogram(
+            "stream_fan_out_seconds",
+            "From an event of a job to the last of the clients that stream it.",
+            (),
+            _FAN_OUT_BUCKETS,
         )
         self.observations_total = self._counter(
             "observations_total",

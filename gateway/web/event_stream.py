@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from functools import partial
 
 from gateway.core.message import BodyStream, Response
+from gateway.job.feed import Feed
 
 # A comment, and when to come back: sooner than browsers would by themselves (HTML, section 9.2.6).
 HINT = b": the gateway restarts, please reconnect\nretry: 1000\n\n"
@@ -16,7 +18,7 @@ class EventStreams:
     """Knows every open stream of events, so that a drain can end each between two events."""
 
     def __init__(self) -> None:
-        self._open: set[_Events] = set()
+        self._open: set[_Events | Feed] = set()
         self._is_ending = False
 
     def __len__(self) -> int:
@@ -32,11 +34,11 @@ class EventStreams:
             return response
         if "Content-Encoding" in headers or "Content-Length" in headers:
             return response
-        stream = _Events(body)
+        stream = body if isinstance(body, Feed) else _Events(body)
         self._open.add(stream)
-        stream.closers.append(lambda: self._open.discard(stream))
+        stream.closers.append(partial(self._open.discard, stream))
         if self._is_ending:
-            stream.end()
+            stream.end(HINT)
         response.body = stream
         return response
 
@@ -44,7 +46,7 @@ class EventStreams:
         """End every stream once its present event is out, those still to come too."""
         self._is_ending = True
         for stream in list(self._open):
-            stream.end()
+            stream.end(HINT)
 
 
 class _Events(BodyStream):
@@ -74,7 +76,7 @@ class _Events(BodyStream):
         self._tail = (self._tail + piece)[-4:]
         return piece
 
-    def end(self) -> None:
+    def end(self, _hint: bytes) -> None:
         """After the event that is on its way, or at once when there is none."""
         self._is_ending = True
         if self._reader is not None and self._is_between_events and not self._is_interrupted:

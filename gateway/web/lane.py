@@ -25,6 +25,7 @@ from gateway.core.error import (
     TargetTooLong,
 )
 from gateway.core.message import BodyStream, NoBody, Request, Response, Tunnel
+from gateway.job.feed import Feed
 from gateway.telemetry.log import get_logger
 from gateway.web.adapt import Arrival
 from gateway.web.deadline import Deadline
@@ -71,6 +72,7 @@ class Connection(ClientProtocol):
         "_closes",
         "_deadline",
         "_failure",
+        "_feed",
         "_inbox",
         "_lingers",
         "_payload",
@@ -90,6 +92,7 @@ class Connection(ClientProtocol):
         self._closes = self._lingers = False
         self._task: asyncio.Task[Any] | None = None
         self._relay: Relay | None = None
+        self._feed: Feed | None = None
         # Of the full lane: the body under way, where it is read, and what is wrong with it.
         self._body: BodyFraming | None = None
         self._payload: StreamReader | None = None
@@ -108,6 +111,8 @@ class Connection(ClientProtocol):
         self._phase = _Phase.ENDING
         self._deadline.close()
         super().connection_lost(exc)
+        if self._feed is not None:
+            self._feed.close()
         if self._task is None:
             self._server.left(self)
         else:
@@ -206,6 +211,8 @@ class Connection(ClientProtocol):
             if isinstance(response.body, bytes):
                 self._send_whole(request, response, response.body)
                 self._done()
+            elif isinstance(response.body, Feed):
+                self._begin_feed(request, response, response.body)
             else:
                 self._task = self._loop.create_task(self._stream(request, response, response.body))
         except Exception:  # noqa: BLE001 - the chain answers errors itself: this one is ours
@@ -220,6 +227,9 @@ class Connection(ClientProtocol):
         try:
             response = await resume(work, waits_for)
             request.interim = None
+            if isinstance(response.body, Feed):
+                self._begin_feed(request, response, response.body)
+                return
             if not isinstance(response.body, bytes):
                 await self._stream(request, response, response.body)
                 return
@@ -278,6 +288,46 @@ class Connection(ClientProtocol):
                 await self.drained()
         if chunked:
             self.send(LAST_CHUNK)
+
+    # A feed writes to its clients by itself: a stream that is idle costs no task.
+
+    def _begin_feed(self, request: Request, response: Response, feed: Feed) -> None:
+        """Answer with a body that comes by itself, until it ends or the client leaves."""
+        self._server.adopt(request, response)
+        self._task = None
+        if self.transport is None:
+            feed.close()
+            return
+        head = self._head(request, response)
+        # There may be many, for long: what only the way here needed is let go.
+        self._raw, self._arrival = b"", None
+        request.headers = response.headers = CIMultiDict()
+        self._deadline.close()
+        self._feed = feed
+        self.transport.write(head + feed.attach(self))
+        feed.start()
+
+    def take(self, chunks: bytes) -> int:
+        """Send bytes framed as chunks; how many bytes then wait to be sent."""
+        if self.transport is None:
+            return 0
+        self.transport.write(chunks)
+        return self.transport.get_write_buffer_size()
+
+    def finish(self, *, complete: bool) -> None:
+        """The feed has ended: in order, or so that its client sees a break."""
+        feed, self._feed = self._feed, None
+        assert feed is not None
+        feed.close(complete=complete)
+        if self.transport is None:
+            return
+        if complete:
+            self.transport.write(LAST_CHUNK)
+            self._done()
+        else:
+            self._phase = _Phase.ENDING
+            self.close()
+            self._loop.call_later(LINGER_SECONDS, self.abort)  # one that reads nothing, by force
 
     async def _pass_through(self, response: Response, tunnel: Tunnel, body: BodyStream) -> None:
         """Be a tunnel for the rest of the connection's life."""

@@ -32,6 +32,7 @@ from gateway.policy.request_id import REQUEST_ID
 from gateway.policy.security_headers import REMOVED
 from gateway.telemetry.metric import Metrics, Series
 from gateway.upstream.client import Exchange, UpstreamClient
+from gateway.web.stream import FanOut
 
 _EXPECT, _ACCEPT_ENCODING = istr("Expect"), istr("Accept-Encoding")
 _QUOTA = (istr("RateLimit"), istr("RateLimit-Policy"))
@@ -51,6 +52,7 @@ class Proxy:
         tracker: Tracker,
         observer: Observer,
         callbacks: Callbacks,
+        fan_out: FanOut | None = None,
         metrics: Metrics,
         max_body: int,
         now: Callable[[], float],
@@ -60,6 +62,7 @@ class Proxy:
         self._tracker = tracker
         self._observer = observer
         self._callbacks = callbacks
+        self._fan_out = fan_out
         self._durations = Series(metrics.upstream_request_duration_seconds)
         self._max_body = max_body
         self._now = now
@@ -70,6 +73,10 @@ class Proxy:
             return await self._create(request)
         if request.is_upgrade:
             return await self._upgrade(request)
+        if request.match.name == STREAM and self._fan_out is not None:
+            told = self._fan_out.answer(request, request.match.params["job_id"])
+            if told is not None:
+                return told
         at = self._now()
         exchange = await self._send(request, self._headers(request))
         if request.match.name == STREAM and exchange.status == 200:

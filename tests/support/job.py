@@ -18,6 +18,8 @@ from gateway.core.contract import Contract
 from gateway.core.error import StoreUnavailable
 from gateway.core.job import EventType, Job, JobChange, Observation, State
 from gateway.core.outbox import Claim, Message
+from gateway.core.rendering import Rendering
+from gateway.job.broadcast import Broadcasts
 from gateway.job.observer import Observer
 from gateway.job.tracker import Creation, Tracker
 from gateway.job.watcher import Watcher
@@ -314,10 +316,19 @@ async def assembled(
         token=bytes,
     )
     tracker.listeners.append(recorder)
+    broadcasts = Broadcasts(
+        settings.fan_out,
+        Rendering(compiled, settings.states),
+        active=tracker.active,
+        metrics=metrics,
+        now=clock,
+    )
+    tracker.listeners.append(broadcasts.noted)
     watcher = Watcher(
         jobs=store,
         tracker=tracker,
         observer=observer,
+        broadcasts=broadcasts,
         contract=compiled,
         settings=Watch.model_validate(watch),
         upstream=INSTANCE,
@@ -329,6 +340,7 @@ async def assembled(
         yield Jobs(upstream, store, tracker, watcher, metrics, clock, recorder, prepared)
     finally:
         store.down = False
+        broadcasts.close()
         await tracker.close()
         await client.close()
         await database.close()

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 
 from gateway.core.header import (
+    accepts,
     append_member,
     connection_options,
     nominated_fields,
@@ -110,3 +111,26 @@ def test_a_string_reads_back(text: str) -> None:
 )
 def test_an_integer_is_rounded_up_within_15_digits(number: float, written: str) -> None:
     assert structured_integer(number) == written
+
+
+@pytest.mark.parametrize(
+    "accepted",
+    ["text/event-stream", "text/html, Text/Event-Stream ; q=0.1", "text/event-stream;a=b"],
+)
+def test_a_type_is_accepted_by_its_name(accepted: str) -> None:
+    assert accepts(accepted, "text/event-stream")
+
+
+@pytest.mark.parametrize(
+    "accepted",
+    [
+        "text/event-stream;q=0",
+        "text/event-stream; q=0.000",
+        "text/*",
+        "*/*",
+        "text/event-stream2",
+        "",
+    ],
+)
+def test_a_type_that_is_refused_or_within_a_range_is_not_asked_for(accepted: str) -> None:
+    assert not accepts(accepted, "text/event-stream")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.sse import EventParser, ServerEvent
+from gateway.core.sse import EventParser, ServerEvent, encode_event
 
 SAMPLES = Path(__file__).parents[3] / "tests" / "data" / "upstream"
 
@@ -160,3 +160,22 @@ def test_events_do_not_depend_on_the_chunks(
     stream = b"".join(line + end for line, end in lines)
     cuts = drawn.draw(st.lists(st.integers(0, len(stream)), max_size=6))
     assert parse(stream, cuts=tuple(cuts)) == parse(stream)
+
+
+@given(
+    name=st.text(st.characters(codec="utf-8", exclude_characters="\r\n\0"), min_size=1),
+    data=st.binary().filter(lambda data: b"\r" not in data),
+    number=st.none() | st.integers(0),
+)
+def test_an_event_written_reads_back_as_it_was(name: str, data: bytes, number: int | None) -> None:
+    written = encode_event(ServerEvent(name, data), number)
+    (read,) = EventParser().feed(written)
+    assert (read.name, read.data) == (name, data)
+    assert read.id == (None if number is None else str(number))
+
+
+def test_an_event_is_written_as_the_upstream_did() -> None:
+    sample = (SAMPLES / "stream-completed.txt").read_bytes()
+    events = EventParser().feed(sample)
+    assert b"".join(map(encode_event, events)) == sample
+    assert encode_event(events[1], 7) == encode_event(events[1])[:-1] + b"id: 7\n\n"
