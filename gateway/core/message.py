@@ -26,6 +26,13 @@ class Body(Protocol):
         """
         ...
 
+    async def peek(self) -> bytes:
+        """What comes first, which stays where it is; empty when there is nothing.
+
+        Raises as `read` does.
+        """
+        ...
+
     def chunks(self) -> AsyncIterator[bytes]:
         """The body piece by piece, for forwarding without buffering."""
         ...
@@ -42,6 +49,10 @@ class NoBody:
     is_empty = True
 
     async def read(self, limit: int) -> bytes:  # noqa: ARG002 - the protocol's argument
+        """Nothing."""
+        return b""
+
+    async def peek(self) -> bytes:
         """Nothing."""
         return b""
 
@@ -64,6 +75,10 @@ class WholeBody:
         return not self._content
 
     async def read(self, limit: int) -> bytes:  # noqa: ARG002 - it has been read, within bounds
+        """All of it."""
+        return self._content
+
+    async def peek(self) -> bytes:
         """All of it."""
         return self._content
 

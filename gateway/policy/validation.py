@@ -16,7 +16,7 @@ from gateway.core.error import (
     UnprocessableContent,
     UnsupportedMediaType,
 )
-from gateway.core.inflate import GZIP_CODINGS, Inflated, InflateFault, gunzip
+from gateway.core.inflate import CODINGS, Inflated, InflateFault, inflate
 from gateway.core.message import Handler, Request, Response, WholeBody
 from gateway.core.route import OTHER
 from gateway.core.schema import Schema
@@ -50,7 +50,7 @@ class Validation:
     """Judges a request's body, and all of it against what the upstream says of itself.
 
     Only bodies that a rule needs are read whole: JSON, compressed ones, and those of a route with a
-    bound or a schema of its own; others pass as they come. What `documents` holds under a route's
+    bound of its own; others pass as they come. What `documents` holds under a route's
     `schema_file` is its JSON Schema. In shadow nothing is refused or changed.
 
     Raises ValueError for a schema that is none.
@@ -127,9 +127,7 @@ class Validation:
         schema = self._judge_parameters(request, described)
         mended: bytes | None = None
         if not request.body.is_empty:
-            plain = await self._read(
-                request, plan, _checked_type(request, plan), expected=schema is not None
-            )
+            plain = await self._read(request, plan, _checked_type(request, plan))
             if plain is not None:
                 document, mended = self._judge_json(plain, plan, violations)
                 if schema is not None:
@@ -163,25 +161,19 @@ class Validation:
             violations.add("is required: send a JSON body")
         return operation.body
 
-    async def _read(
-        self, request: Request, plan: _Plan, kind: str, *, expected: bool
-    ) -> bytes | None:
+    async def _read(self, request: Request, plan: _Plan, kind: str) -> bytes | None:
         """The plain bytes of a body that is to be judged as JSON; None for any other.
 
-        A body without a type is JSON when it looks so: the upstream may take it for that. To look
-        it must be read whole; one of unknown length is, where JSON is `expected` or the route has
-        rules of its own.
+        A body without a type is JSON when it begins so: the upstream may take it for that.
         """
         codings = _codings(request)
         is_json = kind == "application/json" or kind.endswith("+json")
-        may_be = not kind and (expected or plan is not self._else or _LENGTH in request.headers)
-        if not (is_json or may_be or codings or plan.max_body < sys.maxsize):
+        is_needed = is_json or codings or plan.max_body < sys.maxsize
+        if not is_needed and (kind or not _may_be_json(await request.body.peek())):
             return None
         body = await self._whole(request, plan)
         plain = self._inflated(body, codings) if codings else body
-        if is_json or (may_be and plain.lstrip(_BLANKS).startswith(_JSON_BEGINS)):
-            return plain
-        return None
+        return plain if is_json or (not kind and _is_like_json(plain)) else None
 
     async def _whole(self, request: Request, plan: _Plan) -> bytes:
         # In shadow a body beyond the bound is still to be forwarded: it must not be half read.
@@ -202,19 +194,15 @@ class Validation:
 
     def _inflated(self, body: bytes, codings: list[str]) -> bytes:
         # One coding: bytes that were compressed again and again are made for a bomb.
-        if (
-            self._policy.compressed == "refuse"
-            or len(codings) > 1
-            or codings[0] not in GZIP_CODINGS
-        ):
-            taken = "identity" if self._policy.compressed == "refuse" else "gzip"
+        refused = self._policy.compressed == "refuse"
+        if refused or len(codings) > 1 or codings[0] not in CODINGS:
             raise UnsupportedMediaType(
                 f"A body in the coding {', '.join(codings)} is not taken here; send it "
-                f"{'uncompressed' if taken == 'identity' else 'uncompressed or as gzip'}.",
-                headers={"Accept-Encoding": taken},
+                f"{'uncompressed' if refused else 'uncompressed, or as gzip or zstd'}.",
+                headers={"Accept-Encoding": "identity" if refused else "gzip, zstd"},
             )
         try:
-            return gunzip(body, self._policy.max_inflated)
+            return inflate(codings[0], body, self._policy.max_inflated)
         except Inflated as error:
             raise ContentTooLarge(f"The body {error} when it is inflated; send less.") from error
         except InflateFault as error:
@@ -273,6 +261,15 @@ def _plan(policy: ValidationPolicy, route: ValidationRoute, documents: Mapping[s
         schema=None if route.schema_file is None else Schema(documents[route.schema_file]),
         text=TextRule(route.markup or policy.markup, route.control or policy.control),
     )
+
+
+def _may_be_json(begin: bytes) -> bool:
+    """True for the begin of what `_is_like_json`, as far as it tells."""
+    return bool(begin) and (not begin.strip(_BLANKS) or _is_like_json(begin))
+
+
+def _is_like_json(body: bytes) -> bool:
+    return body.lstrip(_BLANKS).startswith(_JSON_BEGINS)
 
 
 def _checked_type(request: Request, plan: _Plan) -> str:

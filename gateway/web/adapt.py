@@ -34,6 +34,7 @@ class IncomingBody:
         self._request = request
         self._limit = limit
         self._read: bytes | None = None
+        self._peeked = b""
         self._awaited = request.headers.get("Expect", "").lower() == "100-continue"
 
     @property
@@ -53,6 +54,15 @@ class IncomingBody:
             self._read = b"".join(parts)
         return self._read
 
+    async def peek(self) -> bytes:
+        """What comes first, as much as is here; it is still to be read. Raises as `read` does."""
+        if self._read is not None:
+            return self._read
+        if not self._peeked:
+            await self._invite(self._limit)
+            self._peeked = await self._request.content.readany()
+        return self._peeked
+
     async def chunks(self) -> AsyncIterator[bytes]:
         """The body piece by piece, within the bound."""
         if self._read is not None:
@@ -62,6 +72,23 @@ class IncomingBody:
             yield chunk
 
     async def _bounded(self, limit: int) -> AsyncIterator[bytes]:
+        await self._invite(limit)
+        size = 0
+        async for chunk in self._pieces():
+            size += len(chunk)
+            if size > limit:
+                raise too_large(limit)
+            yield chunk
+
+    async def _pieces(self) -> AsyncIterator[bytes]:
+        if self._peeked:
+            yield self._peeked
+        # The lane ends it with a `GatewayError` where it is too slow or badly framed.
+        async for chunk in self._request.content.iter_any():
+            yield chunk
+
+    async def _invite(self, limit: int) -> None:
+        """Ask for the body if its client waits for that. Raises for one announced as too large."""
         announced = self._request.content_length
         if announced is not None and announced > limit:
             raise too_large(limit)
@@ -69,13 +96,6 @@ class IncomingBody:
             self._awaited = False
             await self._request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             self._request.writer.output_size = 0  # an interim response is not the response
-        size = 0
-        # The lane ends it with a `GatewayError` where it is too slow or badly framed.
-        async for chunk in self._request.content.iter_any():
-            size += len(chunk)
-            if size > limit:
-                raise too_large(limit)
-            yield chunk
 
 
 @dataclass(slots=True, eq=False)

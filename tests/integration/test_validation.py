@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import psutil
 import pytest
 import pytest_asyncio
 from aiohttp import web
 
+from tests.support.coding import CODERS
 from tests.support.echo import Echo
-from tests.support.system import GatewayProcess, eventually
+from tests.support.system import KEY, GatewayProcess, eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -108,31 +109,65 @@ async def test_json_that_parsers_read_differently_ends_here(
     assert (answer.status, reached(echo)) == (400, [])
 
 
-async def test_a_gzip_bomb_ends_here_and_takes_no_memory(
-    gateway: GatewayProcess, echo: Echo
+@pytest.mark.parametrize("coding", list(CODERS))
+async def test_a_bomb_ends_here_and_takes_no_memory(
+    gateway: GatewayProcess, echo: Echo, coding: str
 ) -> None:
-    bomb = gzip.compress(bytes(128 * MIB), 1)
+    bomb = CODERS[coding](bytes(128 * MIB))
     process = psutil.Process(gateway.pid)
     before = process.memory_info().rss
 
     for _ in range(5):
         answer = await gateway.request(
-            "POST", "/x", data=bomb, headers={**JSON, "Content-Encoding": "gzip"}
+            "POST", "/x", data=bomb, headers={**JSON, "Content-Encoding": coding}
         )
         assert (answer.status, reached(echo)) == (413, [])
 
     assert process.memory_info().rss - before < 64 * MIB  # half of what one would become
 
 
-@pytest.mark.parametrize("coding", ["zstd", "br", "gzip, gzip"])
+@pytest.mark.parametrize("coding", ["br", "deflate", "gzip, gzip"])
 async def test_a_coding_that_cannot_be_judged_is_not_taken(
     gateway: GatewayProcess, echo: Echo, coding: str
 ) -> None:
     headers = {**JSON, "Content-Encoding": coding}
     answer = await gateway.request("POST", "/x", data=b"x", headers=headers)
 
-    assert (answer.status, answer.headers["Accept-Encoding"]) == (415, "gzip")
+    assert (answer.status, answer.headers["Accept-Encoding"]) == (415, "gzip, zstd")
     assert reached(echo) == []
+
+
+async def parts(*pieces: bytes) -> AsyncIterator[bytes]:
+    for piece in pieces:
+        yield piece
+
+
+@pytest.mark.parametrize("is_chunked", [True, False])
+async def test_json_that_does_not_say_so_is_judged_all_the_same(
+    gateway: GatewayProcess, echo: Echo, *, is_chunked: bool
+) -> None:
+    body = b'  {"url": "<script>"}'
+    async with aiohttp.ClientSession(
+        headers={"X-API-Key": KEY}, skip_auto_headers=["Content-Type"]
+    ) as session:
+        data = parts(body[:1], body[1:]) if is_chunked else body
+        async with session.post(gateway.public + "/x", data=data) as answer:
+            assert (answer.status, reached(echo)) == (422, [])
+
+
+async def test_an_upload_that_does_not_say_what_it_is_passes_whole(
+    gateway: GatewayProcess, echo: Echo
+) -> None:
+    pieces = [b"--", b"x" * 300_000, b"{}"]
+    async with (
+        aiohttp.ClientSession(
+            headers={"X-API-Key": KEY}, skip_auto_headers=["Content-Type"]
+        ) as session,
+        session.post(gateway.public + "/x", data=parts(*pieces)) as answer,
+    ):
+        assert answer.status == 200
+
+    assert [each.body for each in echo.arrived if each.method == "POST"] == [b"".join(pieces)]
 
 
 async def test_a_creation_larger_than_its_route_takes_is_a_413(

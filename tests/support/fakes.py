@@ -36,6 +36,9 @@ class FakeToken:
         return self.calls.to_bytes(size, "big")
 
 
+PEEKED_BYTES = 16
+
+
 class FakeBody:
     """A body that is already here; `remembered` plays one that was read before."""
 
@@ -47,6 +50,9 @@ class FakeBody:
         if len(self._content) > limit and not self._remembered:
             raise ContentTooLarge(f"more than {limit} bytes")
         return self._content
+
+    async def peek(self) -> bytes:
+        return self._content[:PEEKED_BYTES]
 
     async def chunks(self) -> AsyncIterator[bytes]:
         yield self._content
