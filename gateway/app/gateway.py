@@ -25,6 +25,7 @@ from gateway.settings.policy import PolicySet
 from gateway.telemetry import log
 from gateway.telemetry.access import WriteLine, through_structlog
 from gateway.telemetry.metric import Metrics
+from gateway.telemetry.sink import BackgroundStream
 from gateway.upstream.client import UpstreamClient
 from gateway.web import health_check
 from gateway.web.admin import Admin
@@ -41,6 +42,7 @@ class Gateway:
         policies: PolicySet,
         write_line: WriteLine = through_structlog,
         files: PolicyFiles | None = None,
+        log_stream: BackgroundStream | None = None,
     ) -> None:
         self.settings = settings
         self._log = log.get_logger("app")
@@ -84,6 +86,7 @@ class Gateway:
                 metrics=self.metrics,
                 told=self._policies_read,
             )
+        self._log_lines = health_check.LogLines(log_stream, self.metrics, settings.health.slow)
         self._lag = health_check.LoopLag(self.metrics, settings.health.max_loop_lag)
         Changes(self.front.cache, self.behind, self.front.warm, self._tasks.spawn).follow()
         if self.stores.replica is not None:
@@ -135,6 +138,7 @@ class Gateway:
             ),
             openapi=self.front.openapi,
             session=session,
+            log_lines=self._log_lines,
             metrics=self.metrics,
             now=self._now,
         )

@@ -10,7 +10,7 @@ from gateway.app.behind import Behind
 from gateway.app.store import Stores
 from gateway.delivery.dead_letter import DeadLetters
 from gateway.policy.openapi_source import OpenApiSource
-from gateway.settings.model import Settings
+from gateway.settings.model import ComponentName, Settings
 from gateway.telemetry.metric import Metrics
 from gateway.upstream.client import UpstreamClient
 from gateway.web import health_check
@@ -28,6 +28,7 @@ def build_health(  # noqa: PLR0913 - collaborators, each by its name
     policies: Check,
     openapi: OpenApiSource,
     session: ClientSession,
+    log_lines: health_check.LogLines,
     metrics: Metrics,
     now: Callable[[], float],
 ) -> Health:
@@ -37,29 +38,40 @@ def build_health(  # noqa: PLR0913 - collaborators, each by its name
         letters = DeadLetters(stores.outbox, now, behind.wake)
         convex = check_convex(lambda: sink.last_error, letters, now)
     sqlite: Check = health_check.absent()
-    if stores.replica is None:
-        sqlite = health_check.reads(stores.jobs.count_by_state)
+    limits = settings.health
+    if stores.uses_file:
+        sqlite = health_check.file(stores.probe_file, limits.min_disk)
     redis: Check = health_check.absent()
     if stores.redis is not None:
         redis = health_check.reads(stores.redis.ping)
-    delivery = health_check.Delivery("webhook", stores.outbox.backlog, metrics, now)
-    components = [
-        health_check.upstream(client, settings),
-        Component("sqlite", sqlite, critical=True),
-        Component("convex", convex),
-        Component("redis", redis, critical=stores.replica is not None),
-        Component("memory", health_check.memory(settings.health.max_memory)),
-        Component("cpu", health_check.cpu()),
-        Component("event_loop", lag.check),
-        Component("jobs", health_check.queue(stores.jobs.unfinished, now)),
-        Component("webhooks", delivery.check),
-        Component("policies", policies),
-        Component("openapi", health_check.openapi(lambda: openapi.state)),
-    ]
+    delivery = health_check.Delivery(
+        "webhook", stores.outbox.backlog, metrics, now, limits.min_delivered
+    )
+    checks: dict[ComponentName, Check] = {
+        "upstream": health_check.upstream(client, settings),
+        "sqlite": sqlite,
+        "convex": convex,
+        "redis": redis,
+        "memory": health_check.memory(limits.max_memory),
+        "cpu": health_check.cpu(limits.max_cpu),
+        "event_loop": lag.check,
+        "jobs": health_check.queue(stores.jobs.unfinished, now),
+        "webhooks": delivery.check,
+        "policies": policies,
+        "openapi": health_check.openapi(lambda: openapi.state),
+        "log": log_lines.check,
+    }
+    # Without the store of jobs and messages nothing can be promised, whatever the settings say.
+    critical = {*limits.critical, "sqlite" if stores.replica is None else "redis"}
+    components = [Component(name, check, name in critical) for name, check in checks.items()]
     components += [
         Component(name, health_check.dependency(session, each), each.critical)
-        for name, each in settings.health.dependencies.items()
+        for name, each in limits.dependencies.items()
     ]
     return Health(
-        components, interval=settings.health.interval, timeout=settings.health.timeout, now=now
+        components,
+        interval=limits.interval,
+        timeout=limits.timeout,
+        slow=limits.slow,
+        now=now,
     )

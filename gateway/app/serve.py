@@ -33,7 +33,7 @@ def run(config: Path, port_file: Path | None) -> None:
     stream = BackgroundStream(sys.stdout)
     log.configure(logs, stream)
     try:
-        gateway = Gateway(settings, policies, access_writer(logs, stream), files)
+        gateway = Gateway(settings, policies, access_writer(logs, stream), files, stream)
         uvloop.run(_serve(gateway, port_file))
     finally:
         stream.close()

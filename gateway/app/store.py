@@ -50,7 +50,7 @@ class Stores:
 
     `redis` is the client of the stores that many replicas share; None without the section.
     `replica` is this process among them, where jobs and messages too are in Redis. `places` are
-    what replicas share whose upstream is one.
+    what replicas share whose upstream is one. `uses_file`: something at least is in SQLite.
     """
 
     jobs: JobStore
@@ -68,7 +68,8 @@ class Stores:
         self.replica: Replica | None = None
         self.places: PlaceStore | None = None
         self.now: Callable[[], float] = time.time
-        self._database = Database(settings.store.sqlite.path)
+        file = settings.store.sqlite
+        self._database = Database(file.path, patience_seconds=file.timeout)
         if settings.store.kind == "redis" and self.redis is not None:
             self._share(settings, self.redis)
         else:
@@ -76,12 +77,12 @@ class Stores:
             self.outbox = SqliteOutbox(self._database)
             self.webhooks = SqliteWebhookStore(self._database)
             self.audit = SqliteAuditLog(self._database)
-        self._uses_file = settings.store.kind == "sqlite"
+        self.uses_file = settings.store.kind == "sqlite"
         if keys_are_shared(settings) and self.redis is not None:
             self.keys = RedisKeyStore(self.redis)
             self.idempotency = RedisIdempotencyStore(self.redis)
         else:
-            self._uses_file = True
+            self.uses_file = True
             self.keys = SqliteKeyStore(self._database)
             self.idempotency = SqliteIdempotencyStore(self._database)
         self.windows = self.local_windows = MemoryWindowStore()
@@ -113,9 +114,16 @@ class Stores:
         if self._purges is not None:
             await self._purges.run()
 
+    async def probe_file(self) -> int:
+        """Read and commit in the SQLite file, changing nothing: the bytes left on its volume.
+
+        Raises StoreUnavailable.
+        """
+        return await self._database.probe()
+
     async def open(self) -> None:
         """Open them all. Raises SettingsError for one that cannot be used."""
-        if self._uses_file:
+        if self.uses_file:
             await self._database.open()
         if self.redis is not None:
             with suppress(StoreUnavailable):  # the limits say what then happens, and health tells

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from ipaddress import ip_network
 from pathlib import Path
+from typing import get_args
 from urllib.parse import urlsplit
 
 import jmespath
@@ -15,7 +16,14 @@ from gateway.core.contract import FIELDS
 from gateway.core.job import State
 from gateway.core.signature import secret_key
 from gateway.settings.check_redis import redis
-from gateway.settings.model import CreateRoute, JobContract, JobRoute, Settings, Upstream
+from gateway.settings.model import (
+    ComponentName,
+    CreateRoute,
+    JobContract,
+    JobRoute,
+    Settings,
+    Upstream,
+)
 from gateway.settings.problem import Problem, nearest
 from gateway.settings.yaml import Location
 
@@ -43,7 +51,10 @@ def check(settings: Settings, *, whole: bool = True) -> Iterator[Problem]:
     yield from _convex(settings)
     yield from redis(settings)
     for name, dependency in settings.health.dependencies.items():
-        yield from url(dependency.url, ("health", "dependencies", name, "url"))
+        here = ("health", "dependencies", name)
+        yield from url(dependency.url, (*here, "url"))
+        if name in get_args(ComponentName):
+            yield here, f"{name} is a component of the gateway's own; give it another name"
 
 
 def url(text: str, location: Location) -> Iterator[Problem]:

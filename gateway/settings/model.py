@@ -263,9 +263,10 @@ class JobContract(Model):
 
 
 class Sqlite(Model):
-    """The embedded store."""
+    """The embedded store; an operation waits for the disk no longer than `timeout`."""
 
     path: str = "var/gateway.db"
+    timeout: PositiveSeconds = 5.0
 
 
 class Redis(Model):
@@ -369,14 +370,39 @@ class Dependency(Model):
     critical: bool = False
 
 
+ComponentName = Literal[
+    "upstream",
+    "sqlite",
+    "convex",
+    "redis",
+    "memory",
+    "cpu",
+    "event_loop",
+    "jobs",
+    "webhooks",
+    "policies",
+    "openapi",
+    "log",
+]
+
+
 class Health(Model):
-    """Background checks; a probe only reads what they last found."""
+    """Background checks; a probe only reads what they last found.
+
+    Without a component of `critical` the gateway is unhealthy, without any other degraded; the
+    store of jobs is always critical. A component that answers later than `slow` is degraded too.
+    """
 
     interval: PositiveSeconds = 60.0
     timeout: PositiveSeconds = 5.0
+    slow: PositiveSeconds = 2.0
+    critical: tuple[ComponentName, ...] = ()
     dependencies: dict[str, Dependency] = {}
     max_memory: Size = 1024**3
+    max_cpu: float = Field(default=0.9, gt=0, le=1)
     max_loop_lag: PositiveSeconds = 0.5
+    min_disk: Size = 64 * 1024**2
+    min_delivered: float = Field(default=0.5, ge=0, le=1)
 
 
 class Log(Model):

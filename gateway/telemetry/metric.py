@@ -264,6 +264,9 @@ class Metrics:
         self.policy_reloads_total = self._counter(
             "policy_reloads_total", "Changed policy files that were read again.", ("result",)
         )
+        self.log_lines_lost_total = self._counter(
+            "log_lines_lost_total", "Log lines that never reached their reader."
+        )
         self.store_errors_total = self._counter(
             "store_errors_total", "Operations a store did not answer.", ("store",)
         )

@@ -31,14 +31,16 @@ class BackgroundStream:
     """Takes lines at once, and writes them to `stream` in a thread of its own.
 
     A reader that stands still (a full pipe, a disk) thus holds nobody up. Once `MAX_WAITING_BYTES`
-    wait for it, further lines are dropped and counted. Ended by `close`, at the latest at exit.
+    wait for it, further lines are dropped; `dropped` counts them, and those whose write failed.
+    Ended by `close`, at the latest at exit.
     """
 
     def __init__(self, stream: Stream) -> None:
-        self.dropped = 0
+        self._dropped = 0
         self._stream = stream
         self._waiting: list[str] = []
         self._size = 0
+        self._writing_since: float | None = None
         self._is_awake = False
         self._is_closing = False
         self._wake = threading.Event()
@@ -49,6 +51,7 @@ class BackgroundStream:
     def write(self, text: str, /) -> None:
         """Take whole lines; raises OSError when too many wait, or after `close`."""
         if self._size + len(text) > MAX_WAITING_BYTES or self._is_closing:
+            self._dropped += 1
             raise BlockingIOError("the log's reader stands still")
         # One thread writes here and one takes away; each step is atomic by itself, and a size that
         # is a line too large or small for a moment bounds the memory all the same.
@@ -60,6 +63,21 @@ class BackgroundStream:
 
     def flush(self) -> None:
         """Nothing: the thread does, a moment later."""
+
+    @property
+    def dropped(self) -> int:
+        """Lines that never reached the reader."""
+        return self._dropped
+
+    @property
+    def waiting_bytes(self) -> int:
+        """What waits for the reader, that being written left out."""
+        return self._size
+
+    def stalled_seconds(self) -> float:
+        """How long the write under way has taken; 0 between writes."""
+        since = self._writing_since
+        return 0.0 if since is None else time.monotonic() - since
 
     def isatty(self) -> bool:
         """As the stream beneath."""
@@ -85,8 +103,11 @@ class BackgroundStream:
         lines, self._waiting = self._waiting, []
         text = "".join(lines)
         self._size = max(0, self._size - len(text))
+        self._writing_since = time.monotonic()
         try:
             self._stream.write(text)
             self._stream.flush()
         except (OSError, ValueError):  # its reader is gone, or it was closed
-            self.dropped += len(lines)
+            self._dropped += len(lines)
+        finally:
+            self._writing_since = None

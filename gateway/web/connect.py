@@ -32,7 +32,11 @@ async def connect(
     await client.open()
     try:
         async with open_session() as session:
-            components = [upstream(client, settings), *_components(settings, session), *further]
+            components = [
+                Component("upstream", upstream(client, settings)),
+                *_components(settings, session),
+                *further,
+            ]
             seconds = settings.health.timeout
             health = Health(components, interval=1.0, timeout=seconds, now=time.time)
             await health.check()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -70,7 +71,10 @@ class Condition:
 
 
 class Health:
-    """Runs every component's check each `interval`; a check that outlasts `timeout` has failed."""
+    """Runs every component's check each `interval`; a check that outlasts `timeout` has failed.
+
+    One that took longer than `slow` has found its component degraded, at the least.
+    """
 
     def __init__(
         self,
@@ -79,11 +83,13 @@ class Health:
         interval: float,
         timeout: float,
         now: Callable[[], float],
+        slow: float = math.inf,
     ) -> None:
         self._components = tuple(components)
         self._conditions = {component.name: Condition() for component in components}
         self._interval = interval
         self._timeout = timeout
+        self._slow = slow
         self._now = now
         self._log = get_logger("health")
 
@@ -139,7 +145,10 @@ class Health:
             reading = Reading(Status.UNHEALTHY, f"{error.detail}{cause}")
         except Exception as error:  # noqa: BLE001 - whatever a check raises is what it found
             reading = Reading(Status.UNHEALTHY, f"{type(error).__name__}: {error}")
-        self._note(component.name, reading, clock() - began)
+        took = clock() - began
+        if reading.status is Status.HEALTHY and took > self._slow:
+            reading = replace(reading, status=Status.DEGRADED, error=f"slow: it took {took:.3g} s")
+        self._note(component.name, reading, took)
 
     def _note(self, name: str, reading: Reading, latency_seconds: float) -> None:
         before, now = self._conditions[name], self._now()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import aiohttp
 import psutil
@@ -16,13 +16,11 @@ from gateway.settings.model import Dependency, Settings
 from gateway.telemetry.log import mask
 from gateway.telemetry.metric import Metrics
 from gateway.upstream.client import UpstreamClient
-from gateway.web.health import Check, Component, Reading, Status
+from gateway.web.health import Check, Reading, Status
 
 MEMORY_WARNING = 0.9  # share of the allowed memory
-CPU_WARNING = 90.0  # percent of one core: the event loop has no more than one
 MAX_PROBLEMS = 20  # of policy files, shown in health
 MIN_ATTEMPTS = 10  # fewer say nothing about a ratio
-MIN_SUCCESS_RATIO = 0.5
 # Results of gateway_delivery_attempts_total: the one that means success, and those of messages that
 # were not sent, which say nothing about a receiver.
 DELIVERED = "ok"
@@ -50,6 +48,19 @@ def reads(read: Callable[[], Awaitable[object]]) -> Check:
     return check
 
 
+def file(probe: Callable[[], Awaitable[int]], min_free_bytes: int) -> Check:
+    """The SQLite file: healthy when `probe` reads and commits, and its volume has room."""
+
+    async def check() -> Reading:
+        free = await probe()
+        detail = {"free_bytes": free, "min_free_bytes": min_free_bytes}
+        if free < min_free_bytes:
+            return Reading(Status.DEGRADED, "its volume is nearly full", detail)
+        return Reading(detail=detail)
+
+    return check
+
+
 def answers(ask: Callable[[], Awaitable[int]], expect: Sequence[int] = ()) -> Check:
     """Something over HTTP: healthy when `ask` gives an expected status code, or any under 500."""
 
@@ -73,7 +84,7 @@ def dependency(session: aiohttp.ClientSession, settings: Dependency) -> Check:
     return answers(ask, settings.expect)
 
 
-def upstream(client: UpstreamClient, settings: Settings) -> Component:
+def upstream(client: UpstreamClient, settings: Settings) -> Check:
     """The job API, asked where its settings say that its health is."""
 
     async def ask() -> int:
@@ -86,7 +97,7 @@ def upstream(client: UpstreamClient, settings: Settings) -> Component:
         )
         return answer.status
 
-    return Component("upstream", answers(ask))
+    return answers(ask)
 
 
 def open_session() -> aiohttp.ClientSession:
@@ -110,15 +121,18 @@ def memory(max_bytes: int, resident: Callable[[], int] | None = None) -> Check:
     return check
 
 
-def cpu(percent: Callable[[], float] | None = None) -> Check:
-    """The process's CPU time since the last check, in percent of one core."""
+def cpu(max_share: float, percent: Callable[[], float] | None = None) -> Check:
+    """The process's CPU time since the last check, in percent of one core.
+
+    The event loop has no more than one: from `max_share` of it on the gateway is degraded.
+    """
     # The first call of psutil's has nothing to compare with and says 0.
     measure = percent or psutil.Process().cpu_percent
 
     async def check() -> Reading:
         used = measure()
-        detail = {"percent": used}
-        if used >= CPU_WARNING:
+        detail = {"percent": used, "max_percent": round(max_share * 100, 3)}
+        if used >= max_share * 100:
             return Reading(Status.DEGRADED, "the event loop's core is nearly used up", detail)
         return Reading(detail=detail)
 
@@ -184,7 +198,9 @@ class Delivery:
         backlog: Callable[[], Awaitable[Sequence[Backlog]]],
         metrics: Metrics,
         now: Callable[[], float],
+        min_share: float,
     ) -> None:
+        self._min_share = min_share
         self._sink = sink
         self._backlog = backlog
         self._metrics = metrics
@@ -192,7 +208,7 @@ class Delivery:
         self._seen = (0.0, 0.0)
 
     async def check(self) -> Reading:
-        """Degraded when most attempts since the last check failed."""
+        """Degraded when too small a share of the attempts since the last check succeeded."""
         lines = [line for line in await self._backlog() if line.sink == self._sink]
         oldest = min((line.oldest_at for line in lines if line.oldest_at is not None), default=None)
         ratio, attempts = self._ratio()
@@ -202,8 +218,8 @@ class Delivery:
             "oldest_seconds": _age(oldest, self._now()),
             "success_ratio": None if ratio is None else round(ratio, 4),
         }
-        if ratio is not None and ratio < MIN_SUCCESS_RATIO and attempts >= MIN_ATTEMPTS:
-            return Reading(Status.DEGRADED, "most deliveries fail", detail)
+        if ratio is not None and ratio < self._min_share and attempts >= MIN_ATTEMPTS:
+            return Reading(Status.DEGRADED, "too many deliveries fail", detail)
         return Reading(detail=detail)
 
     def _ratio(self) -> tuple[float | None, float]:
@@ -224,6 +240,50 @@ def attempts(metrics: Metrics, sink: str) -> tuple[float, float]:
         and sample.labels["result"] not in NOT_SENT
     }
     return sum(counts.values()), counts.get(DELIVERED, 0.0)
+
+
+class LineSink(Protocol):
+    """What takes log lines: how many were lost, what waits, and how long a write has hung."""
+
+    @property
+    def dropped(self) -> int:
+        """Lines that never reached their reader."""
+        ...
+
+    @property
+    def waiting_bytes(self) -> int:
+        """What waits to be written."""
+        ...
+
+    def stalled_seconds(self) -> float:
+        """How long the write under way has taken."""
+        ...
+
+
+class LogLines:
+    """Whether log lines reach their reader: how many do not, and how long it has stood still."""
+
+    def __init__(self, stream: LineSink | None, metrics: Metrics, slow: float) -> None:
+        self._stream = stream
+        self._metrics = metrics
+        self._slow = slow
+        self._lost = 0
+
+    async def check(self) -> Reading:
+        """Degraded while a write hangs, and when lines were lost since the last check."""
+        if self._stream is None:
+            return Reading(Status.NOT_CONFIGURED)
+        lost, self._lost = self._stream.dropped - self._lost, self._stream.dropped
+        self._metrics.log_lines_lost_total.inc(lost)
+        waits = self._stream.stalled_seconds()
+        detail = {"waiting_bytes": self._stream.waiting_bytes, "lines_lost": self._lost}
+        if waits > self._slow:
+            said = f"the log's reader stands still, for {waits:.0f} s now"
+            return Reading(Status.DEGRADED, said, detail)
+        if lost:
+            said = f"{lost} lines were lost since the last check"
+            return Reading(Status.DEGRADED, said, detail)
+        return Reading(detail=detail)
 
 
 def policies(generation: Callable[[], int], problems: Callable[[], Sequence[str]]) -> Check:

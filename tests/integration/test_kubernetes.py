@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from gateway.settings.load import load, load_policies
-from gateway.settings.model import Settings
+from gateway.settings.model import Settings, parse_size
 from tests.docs.markdown import ROOT
 
 KUBERNETES = ROOT / "config" / "kubernetes"
@@ -124,6 +124,13 @@ def test_the_variables_are_settings(overlay: str) -> None:
     settings: Settings = load(ROOT / "gateway.yaml", environment(overlay))
 
     assert settings.upstream.url == "http://127.0.0.1:3001"
+
+
+def test_health_tells_of_memory_before_the_kernel_does(overlay: str) -> None:
+    limit = sidecar(overlay)["resources"]["limits"]["memory"]
+    settings = load(ROOT / "gateway.yaml", environment(overlay))
+
+    assert settings.health.max_memory < parse_size(f"{limit}B")
 
 
 def test_only_the_gateway_is_reachable(overlay: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -12,7 +13,7 @@ from typing import TypeVar
 
 from gateway.store.sqlite.failure import refusal, unavailable
 from gateway.store.sqlite.lock import FileLock
-from gateway.store.sqlite.migration import migrate
+from gateway.store.sqlite.migration import APPLICATION_ID, migrate
 from gateway.store.sqlite.worker import Worker, commit_group, read_each
 
 T = TypeVar("T")
@@ -28,15 +29,22 @@ class Database:
     """One SQLite file, whose operations run on threads of their own.
 
     Writes are committed in groups: what waits while a commit is under way shares the next one. An
-    operation is a function of a connection, without other effects: it may run twice.
+    operation is a function of a connection, without other effects: it may run twice. Nobody waits
+    longer for the disk than `patience_seconds`.
     """
 
     def __init__(
-        self, path: str | Path, *, queue_size: int = 10_000, group_size: int = 256
+        self,
+        path: str | Path,
+        *,
+        queue_size: int = 10_000,
+        group_size: int = 256,
+        patience_seconds: float = 5.0,
     ) -> None:
         self.path = Path(path).absolute()
         self._queue_size = queue_size
         self._group_size = group_size
+        self._patience_seconds = patience_seconds
         self._lock = FileLock(self.path)
         self._files = ExitStack()
         self._writer: Worker | None = None
@@ -54,15 +62,17 @@ class Database:
     async def close(self) -> None:
         """Execute what waits, then give the file up. Does nothing when it is not open."""
         workers = [worker for worker in (self._writer, self._reader) if worker is not None]
-        for worker in workers:
-            await asyncio.to_thread(worker.stop)
-        # The last connection to close writes the log back into the file.
-        await asyncio.to_thread(self._files.close)
+        ended = [await asyncio.to_thread(worker.stop) for worker in workers]
+        # The last connection to close writes the log back into the file. One that hangs in the
+        # engine cannot be closed; what it committed is in the log, which the next start reads.
+        if all(ended):
+            await asyncio.to_thread(self._files.close)
 
     async def write(self, operation: Callable[[sqlite3.Connection], T]) -> T:
         """Execute and commit; returns only when the result is on the disk.
 
-        Raises StoreUnavailable, with nothing written, when the file's condition prevents it.
+        Raises StoreUnavailable when the file's condition prevents it, with nothing written unless
+        the disk is what hangs: it may then write in the end what it had begun.
         """
         return await self._opened(self._writer).submit(operation)
 
@@ -78,6 +88,19 @@ class Database:
         """`read` one statement's rows."""
         return await self.read(lambda connection: connection.execute(sql, values).fetchall())
 
+    async def probe(self) -> int:
+        """Read and commit, changing nothing: how many bytes its volume has left.
+
+        Raises StoreUnavailable as `write` does.
+        """
+        await self.fetch("PRAGMA application_id", {})
+        return await self.write(self._touch)
+
+    def _touch(self, connection: sqlite3.Connection) -> int:
+        # What it is already: the page is written and synced all the same.
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        return shutil.disk_usage(self.path.parent).free
+
     def _opened(self, worker: Worker | None) -> Worker:
         if worker is None:
             raise unavailable(self.path, "it is not open", "start the gateway")
@@ -90,7 +113,12 @@ class Database:
         group_size: int,
     ) -> Worker:
         return Worker(
-            connection, execute, self.path, queue_size=self._queue_size, group_size=group_size
+            connection,
+            execute,
+            self.path,
+            queue_size=self._queue_size,
+            group_size=group_size,
+            patience_seconds=self._patience_seconds,
         )
 
     def _open_files(self) -> tuple[ExitStack, sqlite3.Connection, sqlite3.Connection]:

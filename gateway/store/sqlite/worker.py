@@ -26,6 +26,7 @@ class Operation(Generic[T]):
 
     run: Callable[[sqlite3.Connection], T]
     future: asyncio.Future[T]
+    due: float  # loop time from which nobody waits for it any more
     result: T | None = None
     error: Exception | None = None
 
@@ -36,7 +37,8 @@ Execute = Callable[[sqlite3.Connection, Sequence[Operation[Any]], Path], None]
 class Worker:
     """Executes operations in the order they came, at most `group_size` at a time.
 
-    At most `queue_size` wait; a further one is refused.
+    At most `queue_size` wait; a further one is refused. One that has no answer within
+    `patience_seconds` fails: a disk that hangs holds up the thread, and nobody else.
     """
 
     def __init__(
@@ -47,13 +49,17 @@ class Worker:
         *,
         queue_size: int,
         group_size: int,
+        patience_seconds: float,
     ) -> None:
         self._connection = connection
         self._execute = execute
         self._path = path
         self._queue_size = queue_size
         self._group_size = group_size
+        self._patience_seconds = patience_seconds
         self._loop = asyncio.get_running_loop()
+        self._unanswered: deque[Operation[Any]] = deque()
+        self._look: asyncio.TimerHandle | None = None
         self._waiting: deque[Operation[Any]] = deque()
         self._changed = threading.Condition()
         self._stopped = False
@@ -64,30 +70,52 @@ class Worker:
     def submit(self, run: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T]:
         """Queue an operation; the future gets its result, or its error.
 
-        Raises StoreUnavailable when too many wait already, or the worker was stopped.
+        Raises StoreUnavailable when too many wait already, or the worker was stopped. So does the
+        future when patience ends; only an operation that had begun may then still be committed.
         """
         future: asyncio.Future[T] = self._loop.create_future()
+        operation = Operation(run, future, self._loop.time() + self._patience_seconds)
         with self._changed:
             if self._stopped:
                 raise unavailable(self._path, "it is closed", "start the gateway again")
             if len(self._waiting) >= self._queue_size:
                 cause = f"{self._queue_size} operations wait already"
                 raise unavailable(self._path, cause, "lower the load or use a faster volume")
-            self._waiting.append(Operation(run, future))
+            self._waiting.append(operation)
             self._changed.notify()
+        self._unanswered.append(operation)
+        if self._look is None:
+            self._look = self._loop.call_at(operation.due, self._give_up)
         return future
 
-    def stop(self) -> None:
-        """Execute what waits, then end the thread. Blocks; not for the event loop's thread."""
+    def stop(self) -> bool:
+        """Execute what waits, then end the thread. Blocks; not for the event loop's thread.
+
+        False when the disk does not let it end while there is patience: the thread is then left.
+        """
         with self._changed:
             self._stopped = True
             self._changed.notify()
-        self._thread.join()
+        self._thread.join(self._patience_seconds)
+        return not self._thread.is_alive()
+
+    def _give_up(self) -> None:
+        """Fail what has waited too long, and look again when the next one has."""
+        self._look, now = None, self._loop.time()
+        while self._unanswered:
+            operation = self._unanswered[0]
+            if not operation.future.done():
+                if operation.due > now:
+                    self._look = self._loop.call_at(operation.due, self._give_up)
+                    return
+                cause = f"no answer within {self._patience_seconds:g} s"
+                operation.future.set_exception(unavailable(self._path, cause, "check its volume"))
+            self._unanswered.popleft()
 
     def _work(self) -> None:
         while group := self._take():
             # Whoever stopped waiting before the start wants nothing written any more.
-            wanted = [operation for operation in group if not operation.future.cancelled()]
+            wanted = [operation for operation in group if not operation.future.done()]
             if wanted:
                 self._execute(self._connection, wanted, self._path)
                 self._hand_back(wanted)
@@ -101,10 +129,21 @@ class Worker:
 
     def _hand_back(self, operations: Sequence[Operation[Any]]) -> None:
         try:
-            self._loop.call_soon_threadsafe(_resolve, operations)
+            self._loop.call_soon_threadsafe(self._resolve, operations)
         except RuntimeError:
             # The loop was closed: nobody awaits these any more, later ones still get executed.
             return
+
+    def _resolve(self, operations: Sequence[Operation[Any]]) -> None:
+        for operation in operations:
+            if operation.future.done():
+                continue
+            if operation.error is None:
+                operation.future.set_result(operation.result)
+            else:
+                operation.future.set_exception(operation.error)
+        while self._unanswered and self._unanswered[0].future.done():
+            self._unanswered.popleft()
 
 
 def commit_group(
@@ -168,13 +207,3 @@ def _roll_back(connection: sqlite3.Connection) -> None:
     except sqlite3.Error:
         # Some failures undo the transaction themselves; the next BEGIN then finds none open.
         return
-
-
-def _resolve(operations: Sequence[Operation[Any]]) -> None:
-    for operation in operations:
-        if operation.future.done():
-            continue
-        if operation.error is None:
-            operation.future.set_result(operation.result)
-        else:
-            operation.future.set_exception(operation.error)

@@ -47,9 +47,13 @@ def test_a_reader_that_stands_still_holds_nobody_up_and_memory_is_bounded(
     stream.write("y" * 99 + "\n")
     with pytest.raises(BlockingIOError, match="stands still"):
         stream.write("z\n")
+    assert stream.dropped == 1
+    assert stream.waiting_bytes == 100
+    assert stream.stalled_seconds() > 0
     pipe.let_go.set()
     stream.close()
 
+    assert stream.stalled_seconds() == 0
     assert pipe.getvalue() == "x" * 99 + "\n" + "y" * 99 + "\n"
 
 

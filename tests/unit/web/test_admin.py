@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import TestClient, TestServer
+from aiohttp.test_utils import TestClient, TestServer, make_mocked_request
+from multidict import CIMultiDict
 
+from gateway.core.message import NoBody, Request
+from gateway.core.route import OTHER, Match
 from gateway.telemetry.metric import Metrics
 from gateway.web.admin import Admin
 from gateway.web.health import Component, Health, Reading, Status
@@ -172,3 +176,46 @@ async def test_no_answer_names_its_server(admin: Listener, path: str) -> None:
 
     assert "Server" not in response.headers
     assert response.headers["X-Content-Type-Options"] == "nosniff"
+
+
+@pytest.mark.parametrize("path", ["/health", "/health/live", "/health/ready"])
+async def test_a_probe_awaits_nothing_whatever_hangs(path: str) -> None:
+    """Not timed: the answer is there at the first step of the handler, or it is not."""
+    never = asyncio.Event()
+
+    async def hangs() -> Reading:
+        await never.wait()
+        return Reading()
+
+    components = [Component(name, hangs, critical=True) for name in ("sqlite", "redis", "gcs")]
+    health = Health(components, interval=60.0, timeout=60.0, now=lambda: 0.0)
+    checking = asyncio.create_task(health.check())
+    await asyncio.sleep(0)  # every check is under way, and hangs
+    admin = Admin(
+        health,
+        Metrics(),
+        not_ready=lambda: None,
+        drain=lambda: None,
+        problem=problem,
+        about={"title": "An API", "version": "1.0"},
+    )
+    application = admin.application()
+    request = make_mocked_request("GET", path, app=application)
+    handler = (await application.router.resolve(request)).handler
+
+    with pytest.raises(StopIteration) as ended:
+        admin._boundary(request, handler).send(None)
+    with pytest.raises(StopIteration) as bare:
+        health.answer(_any_request()).send(None)
+
+    checking.cancel()
+    assert ended.value.value.status == 200
+    assert bare.value.value.status == 200
+
+
+def _any_request() -> Request:
+    return Request(
+        method="GET", target="/health", path="/health", query="", headers=CIMultiDict(),
+        body=NoBody(), match=Match(OTHER), client="127.0.0.1", scheme="http", host="h",
+        received_at=0.0,
+    )  # fmt: skip

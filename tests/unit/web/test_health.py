@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -23,7 +24,7 @@ from gateway.settings.model import Dependency
 from gateway.telemetry.metric import Metrics
 from gateway.web import health_check
 from gateway.web.health import Check, Component, Health, Reading, Status
-from gateway.web.health_check import Delivery, LoopLag, open_session
+from gateway.web.health_check import Delivery, LogLines, LoopLag, open_session
 
 KEY = "gw_" + "0" * 64
 
@@ -62,9 +63,10 @@ def health(
     clock: Callable[[], float] = Clock(),  # noqa: B008 - never moved where it is shared
     interval: float = 60.0,
     timeout: float = 5.0,
+    slow: float = math.inf,
 ) -> Health:
     found = [Component(name, check, name in critical) for name, check in components.items()]
-    return Health(found, interval=interval, timeout=timeout, now=clock)
+    return Health(found, interval=interval, timeout=timeout, now=clock, slow=slow)
 
 
 def component(found: Health, name: str) -> dict[str, Any]:
@@ -170,6 +172,28 @@ async def test_a_check_that_hangs_has_failed_and_holds_up_no_other() -> None:
     assert component(found, "y")["status"] == "healthy"
 
 
+async def test_what_answers_late_is_degraded_and_says_how_late() -> None:
+    async def turns() -> Reading:
+        await asyncio.sleep(0)
+        return Reading(detail={"free_bytes": 1})
+
+    async def slow_and_bad() -> Reading:
+        await asyncio.sleep(0)
+        return BAD
+
+    found = health({"x": turns, "y": Switch(GOOD), "z": slow_and_bad}, slow=-1.0)
+    await found.check()
+
+    assert component(found, "x")["status"] == "degraded"
+    assert component(found, "x")["error"].startswith("slow: it took ")
+    assert component(found, "x")["free_bytes"] == 1
+    assert component(found, "z")["error"] == "away"
+
+    quick = health({"x": turns}, slow=60.0)
+    await quick.check()
+    assert component(quick, "x")["status"] == "healthy"
+
+
 async def test_checks_repeat_until_cancelled() -> None:
     again = asyncio.Event()
     calls = 0
@@ -243,6 +267,57 @@ async def test_a_store_is_healthy_when_it_reads() -> None:
 
 
 @pytest.mark.parametrize(
+    ("free", "status"), [(1000, Status.HEALTHY), (999, Status.DEGRADED), (0, Status.DEGRADED)]
+)
+async def test_a_volume_that_is_nearly_full_is_degraded(free: int, status: Status) -> None:
+    async def probe() -> int:
+        return free
+
+    reading = await health_check.file(probe, 1000)()
+
+    assert reading.status is status
+    assert reading.detail == {"free_bytes": free, "min_free_bytes": 1000}
+
+
+class Log:
+    """What the check looks at, as the test says."""
+
+    def __init__(self) -> None:
+        self.dropped, self.waiting_bytes, self.stalls = 0, 0, 0.0
+
+    def stalled_seconds(self) -> float:
+        return self.stalls
+
+
+async def test_log_lines_that_do_not_arrive_are_told_and_counted() -> None:
+    metrics, stream = Metrics(), Log()
+    check = LogLines(stream, metrics, slow=2.0).check
+
+    good = await check()
+    stream.stalls, stream.waiting_bytes = 7.0, 99
+    stalled = await check()
+    stream.stalls, stream.dropped = 0.0, 3
+    lost = await check()
+    after = await check()
+
+    assert good == Reading(detail={"waiting_bytes": 0, "lines_lost": 0})
+    assert stalled.status is Status.DEGRADED
+    assert stalled.error == "the log's reader stands still, for 7 s now"
+    assert (lost.status, lost.error) == (
+        Status.DEGRADED,
+        "3 lines were lost since the last check",
+    )
+    assert after == Reading(detail={"waiting_bytes": 99, "lines_lost": 3})
+    assert metrics.registry.get_sample_value("gateway_log_lines_lost_total") == 3
+
+
+async def test_a_log_that_is_nobodys_concern_is_not_configured() -> None:
+    reading = await LogLines(None, Metrics(), slow=2.0).check()
+
+    assert reading.status is Status.NOT_CONFIGURED
+
+
+@pytest.mark.parametrize(
     ("code", "expect", "status"),
     [
         (200, (), Status.HEALTHY),
@@ -297,7 +372,7 @@ async def test_memory_is_judged_against_what_is_allowed(used: int, status: Statu
 
 
 async def test_memory_and_cpu_are_this_processs() -> None:
-    memory, cpu = await health_check.memory(2**40)(), await health_check.cpu()()
+    memory, cpu = await health_check.memory(2**40)(), await health_check.cpu(0.9)()
 
     assert 2**20 < memory.detail["resident_bytes"] < 2**40
     assert cpu.detail["percent"] >= 0.0
@@ -305,7 +380,10 @@ async def test_memory_and_cpu_are_this_processs() -> None:
 
 @pytest.mark.parametrize(("used", "status"), [(89.9, Status.HEALTHY), (90.0, Status.DEGRADED)])
 async def test_a_full_core_is_degraded(used: float, status: Status) -> None:
-    assert (await health_check.cpu(lambda: used)()).status is status
+    reading = await health_check.cpu(0.9, lambda: used)()
+
+    assert reading.status is status
+    assert reading.detail == {"percent": used, "max_percent": 90.0}
 
 
 async def test_the_worst_lag_since_the_last_check_is_judged_and_the_last_is_the_metric() -> None:
@@ -368,7 +446,7 @@ async def test_delivery_shows_its_backlog_and_the_ratio_since_the_last_check() -
 
     metrics = Metrics()
     attempts = metrics.delivery_attempts_total
-    delivery = Delivery("webhook", backlog, metrics, Clock())
+    delivery = Delivery("webhook", backlog, metrics, Clock(), min_share=0.5)
     none = await delivery.check()
     attempts.labels("webhook", health_check.DELIVERED).inc(9)
     attempts.labels("webhook", "timeout").inc(1)

@@ -212,6 +212,62 @@ async def test_operations_over_the_bound_are_refused(database: Database, gate: G
     assert "50 operations wait already" in refused.detail
 
 
+async def test_disk_that_hangs_fails_what_waits_and_writes_none_of_it(tmp_path: Path) -> None:
+    database = Database(tmp_path / "gateway.db", patience_seconds=0.05)
+    await database.open()
+    await database.write(lambda connection: connection.execute("CREATE TABLE note (text UNIQUE)"))
+    gate = Gate(database)
+    await gate.shut()
+
+    with pytest.raises(StoreUnavailable, match=r"no answer within 0\.05 s\): check its volume"):
+        await database.write(add("late"))
+    with pytest.raises(StoreUnavailable, match="no answer"):
+        await gate.open()  # what was under way is not waited for either
+    await database.write(add("after"))
+
+    assert await notes(database) == ["after"]
+    await database.close()
+
+
+async def test_hung_disk_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    database = Database(tmp_path / "gateway.db", patience_seconds=0.05)
+    await database.open()
+    gate = Gate(database)
+    await gate.shut()
+
+    await database.close()  # returns; the thread is left behind
+
+    with pytest.raises(StoreUnavailable, match="no answer"):
+        await gate.open()
+
+
+async def test_what_was_answered_is_not_kept(database: Database) -> None:
+    for number in range(100):
+        await database.write(add(str(number)))
+
+    assert database._writer is not None
+    assert not database._writer._unanswered
+
+
+async def test_probe_commits_and_changes_nothing(database: Database) -> None:
+    before = await notes(database)
+    written: list[str] = []
+    await database.write(lambda connection: connection.set_trace_callback(written.append))
+
+    free = await database.probe()
+
+    assert free > 0
+    assert written[-1] == "COMMIT"
+    assert await notes(database) == before
+
+
+async def test_probe_of_a_read_only_file_is_unavailable(database: Database) -> None:
+    await database.write(lambda connection: connection.execute("PRAGMA query_only = ON"))
+
+    with pytest.raises(StoreUnavailable):
+        await database.probe()
+
+
 async def test_close_executes_what_waits(tmp_path: Path) -> None:
     database = Database(tmp_path / "gateway.db")
     await database.open()
