@@ -140,7 +140,7 @@ class Watcher:
         while True:
             await asyncio.sleep(self._settings.lease / 3)
             with suppress(StoreUnavailable):  # tried again; past the lease the fence decides
-                if not await self._store.renew(claim, self._now() + self._settings.lease):
+                if not await self._store.renew([claim], self._now() + self._settings.lease):
                     self._log.warning("lease_lost", job_id=claim.item.id)
                     return
 

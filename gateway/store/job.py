@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -64,8 +64,8 @@ class JobStore(Protocol):
         """Claim unfinished jobs that are due and not leased; `upstream` None: any instance's."""
         ...
 
-    async def renew(self, claim: Claim[Job], lease_until: float) -> bool:
-        """Keep a claim; False when it was lost to another."""
+    async def renew(self, claims: Sequence[Claim[Job]], lease_until: float) -> Collection[str]:
+        """Keep these claims; the ids of the jobs whose claim was not lost to another."""
         ...
 
     async def release(self, claim: Claim[Job], due_at: float) -> bool:

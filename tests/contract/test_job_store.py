@@ -10,7 +10,7 @@ import pytest
 
 from gateway.core.error import InvalidRequest
 from gateway.core.job import Job, JobChange, State
-from gateway.core.outbox import DeliveryStatus
+from gateway.core.outbox import Claim, DeliveryStatus
 from gateway.store.job import JobQuery, JobStore
 from gateway.store.outbox import DeliveryQuery
 from tests.support.store import NOW, Stores, message, messages_of, new_job, next_change, timeline_of
@@ -185,17 +185,34 @@ async def test_expired_lease_is_claimable_under_a_higher_fence(jobs: JobStore) -
     assert await claim_all(jobs, NOW + 29.9) == []
     (new,) = await jobs.claim_due(None, 10, NOW + 30.0, 30.0)
     assert new.fence > old.fence
-    assert not await jobs.renew(old, NOW + 99)
+    assert not await jobs.renew([old], NOW + 99)
     assert not await jobs.release(old, NOW + 99)
-    assert await jobs.renew(new, NOW + 99)
+    assert await jobs.renew([new], NOW + 99)
 
 
 async def test_renewed_lease_lasts_longer(jobs: JobStore) -> None:
     await record(jobs, new_job())
     (claim,) = await jobs.claim_due(None, 10, NOW, 30.0)
-    assert await jobs.renew(claim, NOW + 60)
+    assert await jobs.renew([claim], NOW + 60)
     assert await claim_all(jobs, NOW + 59) == []
     assert await claim_all(jobs, NOW + 60) == ["job-1"]
+
+
+async def test_many_leases_are_renewed_at_once_and_those_that_were_lost_are_told_apart(
+    jobs: JobStore,
+) -> None:
+    for number in range(450):
+        await record(jobs, new_job(f"job-{number}"))
+    claims: list[Claim[Job]] = []
+    while batch := await jobs.claim_due(None, 500, NOW, 30.0):
+        claims += batch
+    lost = claims[::7]
+    for claim in lost:
+        await jobs.release(claim, NOW + 1)
+    kept = await jobs.renew(claims, NOW + 60)
+    assert set(kept) == {claim.item.id for claim in claims} - {claim.item.id for claim in lost}
+    assert sorted(await claim_all(jobs, NOW + 59)) == sorted(claim.item.id for claim in lost)
+    assert not await jobs.renew([], NOW + 60)
 
 
 async def test_released_job_is_due_when_said_and_cannot_be_released_again(jobs: JobStore) -> None:
@@ -212,7 +229,7 @@ async def test_record_leaves_a_lease_with_its_holder(jobs: JobStore) -> None:
     (claim,) = await jobs.claim_due(None, 10, NOW, 30.0)
     await record(jobs, next_change(claim.item, NOW + 1, percentage=3.0))
     assert await claim_all(jobs, NOW + 2) == []
-    assert await jobs.renew(claim, NOW + 60)
+    assert await jobs.renew([claim], NOW + 60)
 
 
 async def test_ended_job_is_not_due_again_even_when_released(jobs: JobStore) -> None:
@@ -246,7 +263,7 @@ async def test_voided_leases_are_claimable_at_once_and_useless_to_their_holders(
     (job_claim,) = await stores.jobs.claim_due(None, 10, NOW, 30.0)
     (message_claim,) = await stores.outbox.claim("webhook", 10, NOW, 30.0)
     assert await stores.jobs.void_leases() == 2
-    assert not await stores.jobs.renew(job_claim, NOW + 60)
+    assert not await stores.jobs.renew([job_claim], NOW + 60)
     assert await claim_all(stores.jobs, NOW) == ["job-1"]
     (again,) = await stores.outbox.claim("webhook", 10, NOW, 30.0)
     assert again.item.id == message_claim.item.id

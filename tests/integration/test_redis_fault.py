@@ -123,7 +123,7 @@ WRITES: dict[str, Call] = {
 }
 OTHERS: dict[str, Call] = {
     "jobs.claim_due": lambda w: w.jobs.claim_due(None, 10, NOW, 30.0),
-    "jobs.renew": lambda w: w.jobs.renew(JOB_CLAIM, NOW + 60),
+    "jobs.renew": lambda w: w.jobs.renew([JOB_CLAIM], NOW + 60),
     "jobs.release": lambda w: w.jobs.release(JOB_CLAIM, NOW),
     "outbox.claim": lambda w: w.outbox.claim("webhook", 10, NOW, 30.0),
     "outbox.settle": lambda w: w.outbox.settle(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -113,9 +113,9 @@ class UnreliableJobStore(SqliteJobStore):
         self._answer()
         return await super().claim_due(upstream, limit, now, lease_seconds)
 
-    async def renew(self, claim: Claim[Job], lease_until: float) -> bool:
+    async def renew(self, claims: Sequence[Claim[Job]], lease_until: float) -> Collection[str]:
         self._answer()
-        return await super().renew(claim, lease_until)
+        return await super().renew(claims, lease_until)
 
     async def release(self, claim: Claim[Job], due_at: float) -> bool:
         self._answer()

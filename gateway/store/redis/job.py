@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,13 +23,14 @@ from gateway.store.redis.script import Script, load_script
 
 _RECORD = load_script("job_record", "lib_key", "lib_message")
 _CLAIM = load_script("job_claim", "lib_key")
-_HOLD = load_script("job_hold", "lib_key")
+_KEEP = load_script("job_keep", "lib_key")
+_RELEASE = load_script("job_release", "lib_key")
 _VOID = load_script("job_void", "lib_key")
 _PAGE = load_script("job_page", "lib_key", "lib_walk")
 _UNFINISHED = load_script("job_unfinished", "lib_key")
 _PRUNE = load_script("job_prune", "lib_key")
 _VOID_MESSAGES = load_script("message_void", "lib_key", "lib_message")
-_STEP = 200  # jobs that one script hands out or reads
+_STEP = 200  # jobs that one script hands out, keeps or reads
 _HEAD = b"\n"  # between what an event is and its body; JSON has none
 
 
@@ -105,13 +106,25 @@ class RedisJobStore:
             Claim(job_from_document(document), fence, lease_until) for _, fence, document in found
         ]
 
-    async def renew(self, claim: Claim[Job], lease_until: float) -> bool:
-        """Keep a claim; False when it was lost to another."""
-        return await self._hold(claim, lease_until, "keep")
+    async def renew(self, claims: Sequence[Claim[Job]], lease_until: float) -> Collection[str]:
+        """Keep these claims; the ids of the jobs whose claim was not lost to another."""
+        held: dict[Partition, list[Part]] = {}
+        for claim in claims:
+            partition = self._layout.of_job(claim.item.id)
+            held.setdefault(partition, []).extend((claim.item.id, claim.fence))
+        batches = await asyncio.gather(
+            *(
+                self._run(_KEEP, partition, (lease_until, *pairs[at : at + 2 * _STEP]))
+                for partition, pairs in held.items()
+                for at in range(0, len(pairs), 2 * _STEP)
+            )
+        )
+        return {job_id.decode() for batch in batches for job_id in batch}
 
     async def release(self, claim: Claim[Job], due_at: float) -> bool:
         """Give a claim back, to be due again at `due_at`; False when it was lost to another."""
-        return await self._hold(claim, due_at, "release")
+        partition = self._layout.of_job(claim.item.id)
+        return bool(await self._run(_RELEASE, partition, (claim.item.id, claim.fence, due_at)))
 
     async def unfinished(self) -> Sequence[Job]:
         """Every job that has not ended, oldest first."""
@@ -204,10 +217,6 @@ class RedisJobStore:
             for at in reply[1::2]
         )
         return Counter(self._layout.of_jobs[stripe] for _, stripe in due[:limit])
-
-    async def _hold(self, claim: Claim[Job], at: float, what: str) -> bool:
-        partition = self._layout.of_job(claim.item.id)
-        return bool(await self._run(_HOLD, partition, (claim.item.id, claim.fence, at, what)))
 
     async def _unfinished(self, partition: Partition) -> Sequence[Job]:
         jobs: list[Job] = []

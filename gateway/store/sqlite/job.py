@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -66,10 +66,10 @@ class SqliteJobStore:
             for row in sorted(rows, key=lambda row: row["due_at"])
         ]
 
-    async def renew(self, claim: Claim[Job], lease_until: float) -> bool:
-        """Keep a claim; False when it was lost to another."""
-        values = {"id": claim.item.id, "fence": claim.fence, "lease_until": lease_until}
-        return await self._database.execute(_SQL["renew"], values) == 1
+    async def renew(self, claims: Sequence[Claim[Job]], lease_until: float) -> Collection[str]:
+        """Keep these claims; the ids of the jobs whose claim was not lost to another."""
+        held = [(claim.item.id, claim.fence) for claim in claims]
+        return await self._database.write(partial(_renew, held, lease_until))
 
     async def release(self, claim: Claim[Job], due_at: float) -> bool:
         """Give a claim back; False when it was lost to another. An ended job is not due again."""
@@ -169,6 +169,17 @@ def _record(
 def _one(name: str, values: Mapping[str, object], connection: sqlite3.Connection) -> Job | None:
     row = connection.execute(_SQL[name], values).fetchone()
     return None if row is None else job_from_document(row["document"])
+
+
+def _renew(
+    held: Sequence[tuple[str, int]], lease_until: float, connection: sqlite3.Connection
+) -> Collection[str]:
+    kept = set()
+    for job_id, fence in held:
+        values = {"id": job_id, "fence": fence, "lease_until": lease_until}
+        if connection.execute(_SQL["renew"], values).rowcount == 1:
+            kept.add(job_id)
+    return kept
 
 
 def _void_leases(connection: sqlite3.Connection) -> int:

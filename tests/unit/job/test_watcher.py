@@ -489,7 +489,7 @@ class TestClaims:
             (theirs,) = await jobs.store.claim_due(INSTANCE, 1, clock(), 3600)
             await asyncio.wait({watch})
             await eventually(lambda: not jobs.watcher._watches)
-            assert await jobs.store.renew(theirs, clock() + 3600)
+            assert await jobs.store.renew([theirs], clock() + 3600)
 
     async def test_claim_made_after_a_lease_ran_out_takes_the_place_of_the_first(
         self, setup: Setup, upstream: ScriptedUpstream, clock: Clock
@@ -564,8 +564,8 @@ class TestClaims:
             until: list[float] = []
             renew = jobs.store.renew
 
-            async def counted(claim: Any, lease_until: float) -> bool:
-                kept = await renew(claim, lease_until)
+            async def counted(claims: Any, lease_until: float) -> Any:
+                kept = await renew(claims, lease_until)
                 if kept:
                     until.append(lease_until)
                 return kept
