@@ -21,8 +21,7 @@ from gateway.delivery.webhook import WebhookSink
 from gateway.job.broadcast import Broadcasts
 from gateway.job.callback import Callbacks
 from gateway.job.observer import Observer
-from gateway.job.record import Subscriber
-from gateway.job.tracker import Tracker
+from gateway.job.tracker import Subscriber, Tracker
 from gateway.job.watcher import Watcher
 from gateway.settings.contract import watch_rule
 from gateway.settings.model import JobContract, Settings

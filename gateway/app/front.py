@@ -142,7 +142,7 @@ class Front:
         self.server = PublicServer(
             settings.server,
             adapter=self.adapter,
-            handler=build(policies, self.parts, self._terminal),
+            chain=build(policies, self.parts, self._terminal),
             fallback_headers=self._fallback,
             metrics=metrics,
             now=now,
@@ -154,7 +154,7 @@ class Front:
         Counts, stored answers and the keys of the store stay. Raises ValueError, and changes
         nothing, for policies that cannot be made.
         """
-        handler = build(policies, self.parts, self._terminal)
+        chain = build(policies, self.parts, self._terminal)
         self.openapi.apply(policies.validation.openapi, policies.documents)
         self.cache.apply(policies.cache)
         self._stores.apply(policies)
@@ -163,7 +163,7 @@ class Front:
         self._fallback.clear()
         self._fallback.update(fallback)
         self.policies = policies
-        self.server.handler = handler
+        self.server.chain = chain
 
     async def _ask_upstream(self, path: str) -> bytes | None:
         answer = await self._client.fetch(

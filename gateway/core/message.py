@@ -11,7 +11,7 @@ from typing import Any, Protocol, Self
 
 from multidict import CIMultiDict
 
-from gateway.core.credential import Principal
+from gateway.core.credential import Key, Principal
 from gateway.core.error import GatewayError
 from gateway.core.route import Match
 
@@ -97,7 +97,7 @@ class Request:
 
     `target` is the normalised raw path and query: what policies match is what is forwarded.
     `client` is the client's address after trusted proxies; `received_at` is wall-clock seconds.
-    `principal` is set by the auth policy, and so is `scope`: which of the key's it was admitted by.
+    `principal`, `key` and `scope` are set by the auth policy; `scope` is the one that admitted it.
     `fields` go into the access line. `refusal` is what is wrong with the target: it is answered
     before any policy decides. `is_upgrade` asks for a WebSocket. `interim` passes on what the
     upstream says before its answer; None when nobody waits for it.
@@ -116,6 +116,7 @@ class Request:
     received_at: float
     request_id: str = ""
     principal: Principal | None = None
+    key: Key | None = None
     scope: str = ""
     refusal: GatewayError | None = None
     is_upgrade: bool = False

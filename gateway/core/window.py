@@ -104,6 +104,12 @@ class Window:
                 counts[slot] = 0
         self._latest = index
 
+    def used(self, now: int) -> int:
+        """How many hits count at `now`."""
+        if now // self._width != self._latest:
+            self.advance(now)
+        return self.total
+
     def add(self, cost: int) -> None:
         """Count a hit at the time of the last `advance`."""
         if not self.total:

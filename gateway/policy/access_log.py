@@ -6,10 +6,13 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from prometheus_client import Histogram
+
 from gateway.core.contract import STREAM
 from gateway.core.message import BodyStream, Handler, Request, Response
+from gateway.policy.step import Step
 from gateway.settings.contract import EVENTS
-from gateway.telemetry.access import WriteLine, through_structlog
+from gateway.telemetry.access import WriteAgain, WriteLine, repeated, through_structlog
 from gateway.telemetry.metric import Metrics, Series, method_label
 
 CLIENT_GONE = 499  # the status of a line whose client left before there was one, as nginx has it
@@ -65,23 +68,55 @@ class AccessLog:
         aborted: bool = False,
     ) -> None:
         seconds = max(0.0, self._now() - request.received_at)
-        route = request.match.route.name
         if events:
+            route = request.match.route.name
             self._metrics.http_stream_duration_seconds.labels(route).observe(seconds)
         else:
-            method = method_label(request.method)
-            self._durations[route, method, str(status)].observe(seconds)
-        line: dict[str, Any] = {
-            "method": request.method,
-            "route": route,
-            "path": request.path,
-            "status": status,
-            "duration_seconds": round(seconds, 6),
-            "bytes": size,
-            "client": request.client,
-            "key_id": request.principal.key_id if request.principal else None,
-            "request_id": request.request_id,
-        }
+            self._series(request, status).observe(seconds)
+        line = _line(request, status, size, seconds)
         if aborted:
             line["aborted"] = True
         self._write_line(request.fields, line)
+
+    def _series(self, request: Request, status: int) -> Histogram:
+        method = method_label(request.method)
+        return self._durations[request.match.route.name, method, str(status)]
+
+    def step(self, request: Request, response: Response) -> Step | None:
+        """The same line but for what differs; a stream's is another each time."""
+        if not isinstance(response.body, bytes):
+            return None
+        size = len(response.body)
+        write = repeated(self._write_line, request.fields, _line(request, 0, size, 0.0))
+        return _Again(request, self._series(request, response.status), write)
+
+
+class _Again(Step):
+    """A line and a measurement of an answer with the same status."""
+
+    __slots__ = ("_observe", "_request", "_write")
+
+    def __init__(self, request: Request, series: Histogram, write: WriteAgain) -> None:
+        self._request = request
+        self._observe = series.observe
+        self._write = write
+
+    def done(self, at: float, status: int, size: int) -> None:
+        request = self._request
+        seconds = max(0.0, at - request.received_at)
+        self._observe(seconds)
+        self._write(request.request_id, status, size, round(seconds, 6), at)
+
+
+def _line(request: Request, status: int, size: int, seconds: float) -> dict[str, Any]:
+    return {
+        "method": request.method,
+        "route": request.match.route.name,
+        "path": request.path,
+        "status": status,
+        "duration_seconds": round(seconds, 6),
+        "bytes": size,
+        "client": request.client,
+        "key_id": request.principal.key_id if request.principal else None,
+        "request_id": request.request_id,
+    }

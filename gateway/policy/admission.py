@@ -10,6 +10,7 @@ from gateway.core.contract import CREATE
 from gateway.core.error import ServiceUnavailable
 from gateway.core.message import Handler, Request, Response
 from gateway.policy.place import ActiveJobs, Applicant, Places
+from gateway.policy.step import NOTHING, Step
 from gateway.settings.model import Admission as AdmissionSettings
 from gateway.telemetry.log import get_logger
 from gateway.telemetry.metric import Metrics
@@ -55,6 +56,10 @@ class Admission:
             return await call_next(request)
         finally:
             await self._places.leave(applicant)
+
+    def step(self, request: Request, response: Response) -> Step | None:  # noqa: ARG002
+        """Nothing for what is no creation."""
+        return None if request.match.name == CREATE else NOTHING
 
     def explain(self, request: Request) -> str:
         """What it would decide and why, in a sentence."""

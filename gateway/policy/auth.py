@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
 from multidict import CIMultiDict
+from prometheus_client import Counter
 
 from gateway.core.contract import CANCEL, CREATE, DETAILS, LIST, STATUS, STREAM
 from gateway.core.credential import (
@@ -21,6 +22,7 @@ from gateway.core.header import connection_options
 from gateway.core.message import Handler, Request, Response
 from gateway.core.route import Route, RouteTable
 from gateway.policy.key_source import KeySource
+from gateway.policy.step import Step
 from gateway.settings.contract import EVENTS, HISTORY, UPSTREAM_ADMIN, WEBHOOKS
 from gateway.settings.policy import AuthPolicy, PublicRoute
 from gateway.telemetry.log import get_logger
@@ -103,12 +105,22 @@ class Auth:
             )
         key = self._known(request, given[0]) if given else None
         if key is not None:
-            request.principal = key.principal
+            request.key, request.principal = key, key.principal
         if not self._enabled:
             return None
         if key is None:
             return None if self._is_public(request) else self._unauthorized(request, given)
         return self._check_scope(request, key.principal)
+
+    def step(self, request: Request, response: Response) -> Step | None:  # noqa: ARG002
+        """Admitted again while its key stands where it was found; in shadow it is asked anew."""
+        if (self._enabled and not self._enforced) or "credential" in request.fields:
+            return None
+        key = request.key
+        if key is None:
+            return _Again(self._admitted)
+        source = next((each for each in self._sources if each.get(key.sha256) is key), None)
+        return None if source is None else _AgainByKey(self._admitted, key, source, self._used)
 
     def explain(self, request: Request) -> str:
         """What it would decide and why, in a sentence; the request is left as `decide` does."""
@@ -203,6 +215,41 @@ class Auth:
                 client=request.client,
                 request_id=request.request_id,
             )
+
+
+class _Again(Step):
+    """Whoever needs no key."""
+
+    __slots__ = ("_admitted",)
+
+    def __init__(self, admitted: Counter) -> None:
+        self._admitted = admitted
+
+    def enter(self, at: float) -> None:  # noqa: ARG002 - a decision has no time
+        self._admitted.inc()
+
+
+class _AgainByKey(_Again):
+    """The same bytes hold the same key; it may have ended since."""
+
+    __slots__ = ("_digest", "_key", "_source", "_used")
+
+    def __init__(
+        self, admitted: Counter, key: Key, source: Mapping[str, Key], used: dict[str, float]
+    ) -> None:
+        super().__init__(admitted)
+        self._key = key
+        self._digest = key.sha256
+        self._source = source
+        self._used = used
+
+    def is_ready(self, at: float) -> bool:
+        key = self._key
+        return self._source.get(self._digest) is key and key.is_active(at)
+
+    def enter(self, at: float) -> None:
+        self._used[self._key.key_id] = at
+        self._admitted.inc()
 
 
 def keys_of(policy: AuthPolicy) -> tuple[Key, ...]:

@@ -10,7 +10,7 @@ from gateway.core.message import Handler
 from gateway.policy.access_log import AccessLog
 from gateway.policy.auth import Auth, keys_of
 from gateway.policy.base import Policy
-from gateway.policy.chain import compose
+from gateway.policy.chain import Chain
 from gateway.policy.cors import Cors
 from gateway.policy.cors_adapter import Find
 from gateway.policy.idempotency import Idempotency, IdempotencyParts
@@ -51,9 +51,9 @@ class Parts:
     write_line: WriteLine = through_structlog
 
 
-def build(policies: PolicySet, parts: Parts, terminal: Handler) -> Handler:
+def build(policies: PolicySet, parts: Parts, terminal: Handler) -> Chain:
     """The chain of these policies before `terminal`. Raises ValueError as `in_order` does."""
-    return compose(in_order(policies, parts), terminal)
+    return Chain(in_order(policies, parts), terminal)
 
 
 def in_order(policies: PolicySet, parts: Parts) -> tuple[Policy, ...]:

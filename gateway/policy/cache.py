@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import assert_never
 
+from gateway.core.cache_control import NOTHING_SAID, request_control
 from gateway.core.contract import CANCEL, STATUS
 from gateway.core.error import GatewayError, NotCached
 from gateway.core.freshness import StoredResponse
@@ -18,14 +19,15 @@ from gateway.core.message import Handler, Request, Response
 from gateway.core.reuse import Hit, Miss, NothingStored, Stale, Validate, verdict
 from gateway.core.route import Match
 from gateway.core.validator import CONDITIONAL_FIELDS
-from gateway.policy.cache_answer import CACHE_STATUS, conditioned, served
+from gateway.policy.cache_answer import AGE, CACHE_STATUS, conditioned, hit_status, served
 from gateway.policy.cache_fetch import CacheFetch, close
 from gateway.policy.cache_rule import CacheRule, history_tag, job_tag, tag_of
 from gateway.policy.cache_store import Shelf
 from gateway.policy.flight import Fetch, Flight, Flights, Landed, Outdated
+from gateway.policy.step import NOTHING, Step
 from gateway.settings.contract import HISTORY
 from gateway.settings.policy import CachePolicy
-from gateway.store.response import ResponseStore
+from gateway.store.response import Held, ResponseStore
 from gateway.telemetry.metric import Metrics
 
 _RESULTS = ("hit", "stale", "revalidated", "coalesced", "miss", "bypass")
@@ -139,8 +141,7 @@ class ResponseCache:
             return await self._ask(_Question(request, call_next, tag, key, "bypass", None))
         if isinstance(decided, Hit):
             self._count(request, "hit")
-            ttl = int(decided.entry.terms.fresh_until - now)
-            return served(request, decided.entry, now, f"gateway; hit; ttl={ttl}")
+            return served(request, decided.entry, now, hit_status(decided.entry, now))
         question = _question(request, call_next, tag, key, decided)
         question.is_second = is_second
         under_way = self._flights.joinable(key)
@@ -152,6 +153,23 @@ class ResponseCache:
         if under_way is not None and question.why != "request":
             return await self._join(question)
         return await self._ask(question)
+
+    def step(self, request: Request, response: Response) -> Step | None:  # noqa: ARG002
+        """A hit is one again while the same is stored, and fresh."""
+        if not self._enabled or _is_own(request):
+            return NOTHING
+        if (
+            request.fields.get("cache") != "hit"
+            or request_control(request.headers) is not NOTHING_SAID
+        ):
+            return None
+        held = self._shelf.held(self._rule.tag(request), self._rule.key(request))
+        if held is None:
+            return None
+        decided = verdict(request.headers, held.variants, self._now())
+        if not isinstance(decided, Hit):
+            return None
+        return _HitAgain(held, decided.entry, self._count_of["hit"])
 
     def explain(self, request: Request) -> str:
         """Whether it would look for a stored answer, and for whose; nothing is looked up."""
@@ -318,6 +336,35 @@ class ResponseCache:
             return  # told as what it would have been
         request.fields["cache"] = result
         self._count_of[result]()
+
+
+class _HitAgain(Step):
+    """Serves what is stored for as long as nothing else is."""
+
+    __slots__ = ("_at", "_count", "_entry", "_held", "_variants", "varying")
+    answers = True
+
+    def __init__(self, held: Held, entry: StoredResponse, count: Callable[[], None]) -> None:
+        self._held = held
+        self._variants = held.variants
+        self._entry = entry
+        self._count = count
+        self._at = 0.0
+        self.varying = {AGE: self._age, CACHE_STATUS: self._status}
+
+    def is_ready(self, at: float) -> bool:
+        return self._held.variants is self._variants and self._entry.terms.is_fresh(at)
+
+    def enter(self, at: float) -> None:
+        self._at = at
+        self._held.found()
+        self._count()
+
+    def _age(self) -> str:
+        return str(self._entry.age_seconds(self._at))
+
+    def _status(self) -> str:
+        return hit_status(self._entry, self._at)
 
 
 def _is_own(request: Request) -> bool:

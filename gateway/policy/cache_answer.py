@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from multidict import CIMultiDict
+from multidict import CIMultiDict, istr
 
 from gateway.core.byte_range import byte_range
 from gateway.core.freshness import StoredResponse
 from gateway.core.message import Request, Response
 from gateway.core.validator import allows_range, is_not_modified
 
-CACHE_STATUS = "Cache-Status"
+AGE, CACHE_STATUS = istr("Age"), istr("Cache-Status")
 # RFC 9110 section 15.4.5: a 304 carries what guides caches, not what describes a body it has not.
 _OF_THE_BODY = (
     *("Content-Length", "Content-Type", "Content-Encoding", "Content-Language"),
@@ -17,10 +17,15 @@ _OF_THE_BODY = (
 )
 
 
+def hit_status(entry: StoredResponse, now: float) -> str:
+    """`Cache-Status` of a fresh stored response (RFC 9211 section 2)."""
+    return f"gateway; hit; ttl={int(entry.terms.fresh_until - now)}"
+
+
 def served(request: Request, entry: StoredResponse, now: float, how: str) -> Response:
     """The stored response as this request may have it, saying how in `Cache-Status` (RFC 9211)."""
     headers = entry.headers.copy()
-    headers["Age"] = str(entry.age_seconds(now))
+    headers[AGE] = str(entry.age_seconds(now))
     headers[CACHE_STATUS] = how
     return conditioned(request, Response(entry.status, headers, entry.body), now)
 

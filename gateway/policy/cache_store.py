@@ -15,12 +15,14 @@ from gateway.telemetry.metric import Metrics
 class Shelf:
     """A `ResponseStore` whose failures are counted and logged, and end there.
 
-    `peek` is the store's own: what it knows without waiting, None when it must be asked.
+    `peek` and `held` are the store's own: what it knows without waiting, None when it must be
+    asked.
     """
 
     def __init__(self, store: ResponseStore, metrics: Metrics) -> None:
         self._store = store
         self.peek = store.peek
+        self.held = store.held
         self._errors = metrics.store_errors_total.labels("responses")
         self._log = get_logger("cache")
 

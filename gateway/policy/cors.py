@@ -8,6 +8,7 @@ from gateway.core.error import ForeignOrigin
 from gateway.core.header import append_member, vary_on
 from gateway.core.message import Handler, Request, Response
 from gateway.policy.cors_adapter import CorsProtocol, Find, is_preflight
+from gateway.policy.step import NOTHING, Step
 from gateway.settings.policy_browser import CorsPolicy
 from gateway.telemetry.log import get_logger
 from gateway.telemetry.metric import Metrics
@@ -57,6 +58,10 @@ class Cors:
         if self._enforced:
             self._replace(request, response.headers)
         return response
+
+    def step(self, request: Request, response: Response) -> Step | None:  # noqa: ARG002
+        """Nothing where there is no origin; who has one is counted each time."""
+        return NOTHING if _ORIGIN not in request.headers or not self._enabled else None
 
     async def explain(self, request: Request) -> str:
         """What it would decide and why, in a sentence; nothing is counted."""

@@ -37,6 +37,7 @@ from gateway.core.idempotency import (
     read_key,
 )
 from gateway.core.message import Handler, Request, Response
+from gateway.policy.step import NOTHING, Step
 from gateway.settings.policy import IdempotencyPolicy
 from gateway.store.idempotency import IdempotencyStore
 from gateway.telemetry.log import get_logger
@@ -115,6 +116,10 @@ class Idempotency:
         self._running.add(task)
         task.add_done_callback(self._ended)
         return await asyncio.shield(task)
+
+    def step(self, request: Request, response: Response) -> Step | None:  # noqa: ARG002
+        """Nothing for what is no creation."""
+        return None if request.match.name == CREATE else NOTHING
 
     def explain(self, request: Request) -> str:
         """What it would decide and why, in a sentence; the store is not asked."""

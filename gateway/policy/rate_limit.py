@@ -5,18 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, MutableMapping, Sequence
 
+from multidict import istr
+
 from gateway.core.error import GatewayError, QuotaExceeded, StoreUnavailable
 from gateway.core.message import Handler, Request, Response
 from gateway.core.window import Hit, WindowState
 from gateway.policy.quota import Plan, Planner, Rule, Stage, state_member
 from gateway.policy.shared_window import RETRY_SECONDS, SharedWindows
+from gateway.policy.step import NOTHING, Step
 from gateway.policy.subject import by_address
 from gateway.settings.policy import RateLimitPolicy
+from gateway.store.window import WindowsAtHand
 from gateway.telemetry.log import get_logger
 from gateway.telemetry.metric import Metrics
 
 Fields = MutableMapping[str, str]
-_POLICY, _STATE = "RateLimit-Policy", "RateLimit"
+_POLICY, _STATE = istr("RateLimit-Policy"), istr("RateLimit")
 _LEGACY_REMAINING = "X-RateLimit-Remaining"
 _QUOTA = "quota"  # of the access line: what is left, by limit
 
@@ -72,6 +76,16 @@ class RateLimit:
             raise
         self._describe(response.headers, plan, states, at, nested=len(quota) > known)
         return response
+
+    def step(self, request: Request, response: Response) -> Step | None:  # noqa: ARG002
+        """Counted against the same windows, where these are in this process."""
+        plan = self._planner.plan(request.match.name, request.principal)
+        if plan is None:
+            return NOTHING
+        windows = self._windows.at_hand
+        if windows is None or self._legacy:  # the older fields are not worth a way of their own
+            return None
+        return _Again(plan, hits_of(plan, request), windows, request.fields[_QUOTA])
 
     def explain(self, request: Request) -> list[str]:
         """What this stage would decide by, a line a limit; nothing is counted."""
@@ -178,6 +192,35 @@ class RateLimit:
         tightest = min(each.remaining for _, each in pairs)
         if not nested or tightest < int(headers[_LEGACY_REMAINING]):
             _legacy(headers, pairs, at)
+
+
+class _Again(Step):
+    """The same limits and subjects; ready while all of them, those in shadow too, admit."""
+
+    __slots__ = ("_hits", "_plan", "_quota", "_states", "_windows", "varying")
+
+    def __init__(
+        self, plan: Plan, hits: Sequence[Hit], windows: WindowsAtHand, quota: dict[str, int]
+    ) -> None:
+        self._plan = plan
+        self._hits = hits
+        self._windows = windows
+        self._quota = quota
+        self._states: Sequence[WindowState] = ()
+        self.varying = {_STATE: self._told} if plan.told else {}
+
+    def is_ready(self, at: float) -> bool:
+        return self._windows.admits(self._hits, at)
+
+    def enter(self, at: float) -> None:
+        states = self._states = self._windows.spend(self._hits, at)
+        for rule, state in zip(self._plan.rules, states, strict=True):
+            rule.admitted.inc()
+            if not rule.quota.shadow:
+                self._quota[rule.quota.policy] = state.remaining
+
+    def _told(self) -> str:
+        return self._plan.state_field(self._states)
 
 
 def hits_of(plan: Plan, request: Request) -> list[Hit]:

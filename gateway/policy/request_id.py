@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from itertools import count
 
 from multidict import CIMultiDict, istr
 
 from gateway.core.credential import holds_key
 from gateway.core.message import Handler, Request, Response
+from gateway.policy.step import Step
 
 REQUEST_ID = istr("X-Request-ID")
 _TRACEPARENT_FIELD = istr("traceparent")
@@ -34,13 +36,34 @@ class RequestId:
         if len(given) == 1 and _WELL_FORMED.fullmatch(given[0]) and not holds_key(given[0]):
             request_id = given[0]
         else:
-            request_id = f"{self._prefix}{next(self._numbers):06x}"
+            request_id = self.made()
         request.request_id = request_id
         request.headers[REQUEST_ID] = request_id
         _check_trace(request.headers)
         response = await call_next(request)
         response.headers[REQUEST_ID] = request_id
         return response
+
+    def made(self) -> str:
+        """An id that no request had yet."""
+        return f"{self._prefix}{next(self._numbers):06x}"
+
+    def step(self, request: Request, response: Response) -> Step:  # noqa: ARG002 - the protocol's
+        """A new id each time, or again the client's own."""
+        return _Again(request, self.made if request.request_id.startswith(self._prefix) else None)
+
+
+class _Again(Step):
+    __slots__ = ("_made", "_request", "varying")
+
+    def __init__(self, request: Request, made: Callable[[], str] | None) -> None:
+        self._request = request
+        self._made = made
+        self.varying = {REQUEST_ID: lambda: request.request_id}
+
+    def enter(self, at: float) -> None:  # noqa: ARG002 - an id has no time
+        if self._made is not None:
+            self._request.request_id = self._made()
 
 
 def _check_trace(headers: CIMultiDict[str]) -> None:

@@ -9,6 +9,7 @@ from multidict import CIMultiDict, istr
 
 from gateway.core.message import Handler, Request, Response
 from gateway.core.route import Route, RouteTable
+from gateway.policy.step import NOTHING, Step
 from gateway.settings.policy_browser import SecurityHeaderPolicy
 from gateway.telemetry.log import get_logger
 from gateway.telemetry.metric import Metrics
@@ -92,6 +93,10 @@ class SecurityHeaders:
         else:
             self._compare(request, response, sheet)
         return response
+
+    def step(self, request: Request, response: Response) -> Step | None:  # noqa: ARG002
+        """Nothing: what it sets is the same each time; in shadow each answer is compared."""
+        return NOTHING if self._enforced or not self._enabled else None
 
     def explain(self, request: Request) -> str:
         """What it would do, in a sentence."""

@@ -17,7 +17,8 @@ class SharedWindows:
     """Asks the store while it answers; while it does not, one request a second tries it again.
 
     So an outage costs no request its time but the few that look whether it is over, and it is
-    logged once. `local` counts in this process for limits that want it. It outlives the policy
+    logged once. `local` counts in this process for limits that want it; `at_hand` are the store's
+    windows where they are in this process too. It outlives the policy
     files: a reload forgets no count.
     """
 
@@ -29,6 +30,7 @@ class SharedWindows:
         now: Callable[[], float],
     ) -> None:
         self.local = local
+        self.at_hand = store.at_hand
         self._store = store
         self._now = now
         self._is_away = False

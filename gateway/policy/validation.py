@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from prometheus_client import Counter
+
 from gateway.core.error import (
     ContentTooLarge,
     GatewayError,
@@ -24,6 +26,7 @@ from gateway.core.strict_json import JsonFault, parse
 from gateway.core.text_rule import TextRule, judge
 from gateway.core.violation import Violations
 from gateway.policy.openapi_source import OpenApiSource
+from gateway.policy.step import NOTHING, Step
 from gateway.settings.policy_validation import ValidationPolicy, ValidationRoute
 from gateway.telemetry.log import get_logger
 from gateway.telemetry.metric import Metrics
@@ -95,6 +98,18 @@ class Validation:
             else:
                 self._mend(request, mended)
         return await call_next(request)
+
+    def step(self, request: Request, response: Response) -> Step | None:  # noqa: ARG002
+        """What was judged without a body is as good again while the upstream says the same."""
+        if not self._enabled:
+            return NOTHING
+        if not request.body.is_empty or self._denies:
+            return None
+        if self._has_no_say(request):
+            return NOTHING if self._source is None else _Again(self._source, None)
+        if not self._enforced or self._policy.openapi.mode != "enforce":
+            return None  # what is let through in shadow is logged each time
+        return None if self._source is None else _Again(self._source, self._passed)
 
     async def explain(self, request: Request) -> str:
         """What it would decide and why, in a sentence; nothing is counted."""
@@ -252,6 +267,24 @@ class Validation:
             client=request.client,
             request_id=request.request_id,
         )
+
+
+class _Again(Step):
+    """The upstream's description is the one by which the request was good; `passed` counts it."""
+
+    __slots__ = ("_current", "_passed", "_source")
+
+    def __init__(self, source: OpenApiSource, passed: Counter | None) -> None:
+        self._source = source
+        self._current = source.current
+        self._passed = passed
+
+    def is_ready(self, at: float) -> bool:  # noqa: ARG002 - descriptions have no time
+        return self._source.current is self._current
+
+    def enter(self, at: float) -> None:  # noqa: ARG002 - as above
+        if self._passed is not None:
+            self._passed.inc()
 
 
 def _plan(policy: ValidationPolicy, route: ValidationRoute, documents: Mapping[str, Any]) -> _Plan:

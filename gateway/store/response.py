@@ -8,6 +8,22 @@ from typing import Protocol
 from gateway.core.freshness import StoredResponse
 
 
+class Held(Protocol):
+    """A key's stored variants, newest first.
+
+    Whatever is stored or forgotten in their place gives it other `variants`.
+    """
+
+    @property
+    def variants(self) -> Sequence[StoredResponse]:
+        """The same object for as long as nothing has changed."""
+        ...
+
+    def found(self) -> None:
+        """Count that it was looked up, and was there."""
+        ...
+
+
 class ResponseStore(Protocol):
     """Cached responses.
 
@@ -17,6 +33,10 @@ class ResponseStore(Protocol):
 
     def peek(self, tag: str, key: str) -> Sequence[StoredResponse] | None:
         """What `lookup` would find, where that is known without waiting; None where it is not."""
+        ...
+
+    def held(self, tag: str, key: str) -> Held | None:
+        """What `peek` finds, to be looked at again and again; None for what must be waited for."""
         ...
 
     async def lookup(self, tag: str, key: str) -> Sequence[StoredResponse]:

@@ -13,9 +13,11 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from prometheus_client import Counter
+
 from gateway.core.error import StoreUnavailable
 from gateway.core.freshness import StoredResponse
-from gateway.store.response import ResponseStore
+from gateway.store.response import Held, ResponseStore
 from gateway.telemetry.log import get_logger
 from gateway.telemetry.metric import Metrics
 
@@ -93,6 +95,11 @@ class TieredResponseStore:
                 self._near_hits.inc()
                 return found
         return None
+
+    def held(self, tag: str, key: str) -> Held | None:
+        """What is in memory."""
+        held = self._near.held(tag, key)
+        return None if held is None else _NearlyHeld(held, self._near_hits)
 
     async def lookup(self, tag: str, key: str) -> Sequence[StoredResponse]:
         """The variants in memory if one is fresh, else those that the replicas share."""
@@ -244,3 +251,23 @@ class TieredResponseStore:
         if self._away_until is not None:
             self._away_until = None
             self._log.info("cache_tier_back", owed=len(self._owed))
+
+
+class _NearlyHeld:
+    """What is in memory, its lookups counted."""
+
+    __slots__ = ("_held", "_hits")
+
+    def __init__(self, held: Held, hits: Counter) -> None:
+        self._held = held
+        self._hits = hits
+
+    @property
+    def variants(self) -> Sequence[StoredResponse]:
+        """As held."""
+        return self._held.variants
+
+    def found(self) -> None:
+        """Count a hit of this tier."""
+        self._held.found()
+        self._hits.inc()

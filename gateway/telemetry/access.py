@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 from gateway.settings.model import Log
-from gateway.telemetry.log import cleaned, get_logger, safe_text
+from gateway.telemetry.log import cleaned, get_logger, is_secret_name, safe_text
 from gateway.telemetry.sink import Stream
 
 LOGGER, EVENT = "access", "request"
@@ -22,6 +22,30 @@ _MASKED = ("path", "request_id")
 
 # Takes the fields that policies added and those of every line, by name.
 WriteLine = Callable[[Mapping[str, Any], dict[str, Any]], None]
+
+
+# Takes what differs between lines of equal requests: id, status, bytes, seconds, epoch seconds.
+WriteAgain = Callable[[str, int, int, float, float], None]
+
+
+def repeated(write_line: WriteLine, added: Mapping[str, Any], fields: dict[str, Any]) -> WriteAgain:
+    """What writes lines as `write_line` would of these fields, again and again.
+
+    Of `added` only counts (mappings of integers) may change meanwhile.
+    """
+    if isinstance(write_line, JsonLines):
+        return write_line.again(added, fields)
+
+    def write(request_id: str, status: int, size: int, seconds: float, _at: float) -> None:
+        differing = {
+            "status": status,
+            "duration_seconds": seconds,
+            "bytes": size,
+            "request_id": request_id,
+        }
+        write_line(added, fields | differing)
+
+    return write
 
 
 def through_structlog(added: Mapping[str, Any], fields: dict[str, Any]) -> None:
@@ -50,17 +74,39 @@ class JsonLines:
 
     def __call__(self, added: Mapping[str, Any], fields: dict[str, Any]) -> None:
         """Write a line."""
+        self._write(self._line({name: cleaned(name, added[name]) for name in added}, fields))
+
+    def again(self, added: Mapping[str, Any], fields: dict[str, Any]) -> WriteAgain:
+        """See `repeated`."""
+        told: dict[str, Any] = {
+            # Counts are told as they are at each line; whatever else was added stays as it was.
+            name: value if _are_counts(name, value) else cleaned(name, value)
+            for name, value in added.items()
+        }
+        line = self._line(told, fields)
+
+        def write(request_id: str, status: int, size: int, seconds: float, at: float) -> None:
+            line["timestamp"] = self._timestamp(at)
+            line["status"] = status
+            line["duration_seconds"] = seconds
+            line["bytes"] = size
+            line["request_id"] = request_id
+            self._write(line)
+
+        return write
+
+    def _line(self, added: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
         for name in _MASKED:
             fields[name] = safe_text(fields[name])
-        line: dict[str, object] = {
+        first = {
             "timestamp": self._timestamp(self._now()),
             "level": "info",
             "logger": LOGGER,
             "event": EVENT,
         }
-        for name, value in added.items():
-            line[name] = cleaned(name, value)
-        line |= fields
+        return first | added | fields
+
+    def _write(self, line: dict[str, Any]) -> None:
         try:
             self._stream.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE).decode())
             self._stream.flush()
@@ -74,3 +120,11 @@ class JsonLines:
             self._second = second
             self._prefix = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second))
         return f"{self._prefix}{int((at - second) * 1e6):06d}Z"
+
+
+def _are_counts(name: str, value: object) -> bool:
+    return (
+        isinstance(value, dict)
+        and not is_secret_name(name)
+        and all(type(each) is int and not is_secret_name(key) for key, each in value.items())
+    )

@@ -28,6 +28,7 @@ from gateway.core.message import BodyStream, NoBody, Request, Response, Tunnel
 from gateway.job.feed import Feed
 from gateway.telemetry.log import get_logger
 from gateway.web.adapt import Arrival
+from gateway.web.course import Course, course
 from gateway.web.deadline import Deadline
 from gateway.web.drive import resume
 from gateway.web.framing import BodyFraming
@@ -70,10 +71,12 @@ class Connection(ClientProtocol):
         "_arrival",
         "_body",
         "_closes",
+        "_course",
         "_deadline",
         "_failure",
         "_feed",
         "_inbox",
+        "_is_repeated",
         "_lingers",
         "_payload",
         "_phase",
@@ -89,6 +92,8 @@ class Connection(ClientProtocol):
         self._inbox = b""
         self._raw = b""
         self._arrival: Arrival | None = None
+        self._course: Course | None = None
+        self._is_repeated = False
         self._closes = self._lingers = False
         self._task: asyncio.Task[Any] | None = None
         self._relay: Relay | None = None
@@ -147,7 +152,9 @@ class Connection(ClientProtocol):
         """Read a head, and begin to serve its request."""
         if data == self._raw and self._arrival is not None:  # pollers say the same again
             self._inbox = b""
-            self._begin(self._arrival, data, b"")
+            if self._course is None or not self._run(self._course):
+                self._is_repeated = True
+                self._begin(self._arrival, data, b"")
             return
         if data.startswith(b"\r\n"):  # tolerated before a request line (RFC 9112 section 2.2)
             data = data[2:]
@@ -160,6 +167,7 @@ class Connection(ClientProtocol):
         head = parse_head(raw, self._server.terms.methods)
         arrival = self._server.judge(head, self.peer, self.scheme)
         self._raw, self._arrival = raw, arrival
+        self._course, self._is_repeated = None, False
         self._inbox = b""
         self._begin(arrival, raw, data[end:])
 
@@ -200,10 +208,28 @@ class Connection(ClientProtocol):
 
     # --- the fast lane -------------------------------------------------------------------------
 
+    def _run(self, course: Course) -> bool:
+        """Answer by a course; False, and nothing has happened, when it does not hold any more."""
+        server = self._server
+        at = server.now()
+        if course.chain is not server.chain or not course.is_ready(at):
+            self._course = None
+            return False
+        closes = self._closes = server.is_draining
+        answer = course.answer(at, server.date(at), close=closes)
+        assert self.transport is not None
+        self.transport.write(answer)
+        course.done(server.now())
+        if closes:
+            self._end()
+        else:
+            self._deadline.set(server.terms.keepalive_timeout)
+        return True
+
     def _answer(self, arrival: Arrival) -> None:
         """Run the chain; without a task, unless something in it really waits."""
         request = arrival.request(NoBody(), self._server.now())
-        work = self._server.handle(request)
+        work = self._server.chain.handle(request)
         try:
             waits_for = work.send(None)
         except StopIteration as done:
@@ -246,6 +272,8 @@ class Connection(ClientProtocol):
 
     def _send_whole(self, request: Request, response: Response, body: bytes) -> None:
         """Write an answer whose body is here, head and body as one."""
+        if self._is_repeated:
+            self._course = course(self._server.chain, request, response)
         head = self._head(request, response)
         if self.transport is not None:
             sent = has_body(request.method, response.status)

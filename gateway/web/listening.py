@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from gateway.core.message import Request, Response
+from gateway.policy.chain import Chain
 from gateway.web.adapt import Arrival
 from gateway.web.head import METHODS, Head
 
@@ -56,7 +56,8 @@ class Listening(Protocol):
         """What a head asks for."""
         ...
 
-    def handle(self, request: Request) -> Coroutine[Any, Any, Response]:
+    @property
+    def chain(self) -> Chain:
         """The chain in force."""
         ...
 
@@ -68,8 +69,8 @@ class Listening(Protocol):
         """Epoch seconds."""
         ...
 
-    def date(self) -> str:
-        """The `Date` of now."""
+    def date(self, at: float | None = None) -> str:
+        """The `Date` of a time, epoch seconds; of now without one."""
         ...
 
     def full_lane(self, client: ClientProtocol) -> FullLane:

@@ -9,6 +9,7 @@ from multidict import CIMultiDict
 
 from gateway.core.error import GatewayError, InvalidRequest
 from gateway.core.message import Handler, Request, Response
+from gateway.policy.step import NOTHING, Step
 from gateway.telemetry.log import get_logger, mask
 
 CONTENT_TYPE = "application/problem+json"
@@ -42,6 +43,10 @@ class ProblemBoundary:
                 request_id=request.request_id,
             )
             return problem(GatewayError(_UNEXPECTED), request)
+
+    def step(self, request: Request, response: Response) -> Step | None:  # noqa: ARG002
+        """Nothing where there was no problem."""
+        return None if "problem" in request.fields else NOTHING
 
 
 def unexpected(status: int) -> Response:

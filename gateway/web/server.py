@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
@@ -14,7 +13,8 @@ from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestHandler
 
 from gateway.core.contract import STREAM
-from gateway.core.message import Handler, Request, Response
+from gateway.core.message import Request, Response
+from gateway.policy.chain import Chain
 from gateway.settings.contract import EVENTS
 from gateway.settings.model import Listener, Server
 from gateway.telemetry.log import get_logger
@@ -37,7 +37,7 @@ _ABORT_SECONDS = 1.0
 class PublicServer:
     """Serves the public listener through a chain of policies.
 
-    `handler` may be replaced at any time: requests under way keep the chain they began with.
+    `chain` may be replaced at any time: requests under way keep the chain they began with.
     `fallback_headers` go on what aiohttp itself answers. `fast` False sends all down the full lane.
     """
 
@@ -46,13 +46,13 @@ class PublicServer:
         settings: Server,
         *,
         adapter: Adapter,
-        handler: Handler,
+        chain: Chain,
         fallback_headers: Mapping[str, str],
         metrics: Metrics,
         now: Callable[[], float] = time.time,
         fast: bool = True,
     ) -> None:
-        self.handler = handler
+        self.chain = chain
         self.terms = Terms(
             max_header=settings.max_header,
             header_timeout=settings.header_timeout,
@@ -153,10 +153,6 @@ class PublicServer:
         """What a head asks for."""
         return self._adapter.judge(head, peer, scheme)
 
-    def handle(self, request: Request) -> Coroutine[Any, Any, Response]:
-        """The chain in force."""
-        return self.handler(request)
-
     def adopt(self, request: Request, response: Response) -> Response:
         """The answer as it is to be sent: a stream of events ends when the server does."""
         return self._streams.adopt(response, is_events=request.match.name in EVENT_ROUTES)
@@ -165,9 +161,9 @@ class PublicServer:
         """Epoch seconds."""
         return self._now()
 
-    def date(self) -> str:
-        """The `Date` of now."""
-        return self._date(self._now())
+    def date(self, at: float | None = None) -> str:
+        """The `Date` of a time, epoch seconds; of now without one."""
+        return self._date(self._now() if at is None else at)
 
     def full_lane(self, client: ClientProtocol) -> FullLane:
         """Aiohttp's side of a connection."""
@@ -207,7 +203,7 @@ class PublicServer:
         )
         if not connection.arrival.head.is_http10:
             request.interim = connection.pass_interim
-        response = await self.handler(request)
+        response = await self.chain.handle(request)
         request.interim = None
         response = self.adopt(request, response)
         if not isinstance(response.body, bytes):

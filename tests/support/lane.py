@@ -12,7 +12,7 @@ from gateway.core.forwarded import TrustedProxies
 from gateway.core.host import HostRule
 from gateway.core.message import Handler
 from gateway.core.route import Route, RouteTable
-from gateway.policy.chain import compose
+from gateway.policy.chain import Chain
 from gateway.policy.request_id import RequestId
 from gateway.policy.security_headers import SecurityHeaders
 from gateway.settings.model import Listener, Server
@@ -53,7 +53,7 @@ async def running(
             HostRule(values.hosts),
             values.max_body,
         ),
-        handler=compose(chain, terminal),
+        chain=Chain(chain, terminal),
         fallback_headers=headers.headers,
         metrics=metrics,
         fast=fast,

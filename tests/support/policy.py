@@ -90,6 +90,11 @@ class SlowTerminal(Terminal):
 class AbsentStore:
     """A store of windows and responses that never answers."""
 
+    at_hand = None
+
+    def held(self, tag: str, key: str) -> None:
+        """Nothing is known without asking."""
+
     async def hit(self, hits: Sequence[Hit], now: float) -> Sequence[WindowState]:
         raise StoreUnavailable("away")
 

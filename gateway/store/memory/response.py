@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from gateway.core.freshness import StoredResponse
+from gateway.store.response import Held
 from gateway.telemetry.metric import Metrics
 
 MAX_VARIANTS = 8  # of one key: what `Vary` lets a client multiply
@@ -26,6 +27,10 @@ class _Slot:
     visited: bool = False
     older: _Slot | None = field(default=None, repr=False)
     newer: _Slot | None = field(default=None, repr=False)
+
+    def found(self) -> None:
+        """Spare it when the hand comes by."""
+        self.visited = True
 
 
 class MemoryResponseStore:
@@ -64,6 +69,11 @@ class MemoryResponseStore:
         slot.visited = True
         return slot.variants
 
+    def held(self, tag: str, key: str) -> Held | None:
+        """The slot of a key that has one."""
+        group = self._groups.get(tag)
+        return None if group is None else group.get(key)
+
     async def store(self, tag: str, key: str, response: StoredResponse) -> None:
         """Keep a variant in place of an equal one; one larger than the bound is not kept."""
         slot = self._groups.setdefault(tag, {}).get(key) or self._append(tag, key)
@@ -101,6 +111,9 @@ class MemoryResponseStore:
 
     def clear(self) -> None:
         """Forget everything."""
+        for group in self._groups.values():
+            for slot in group.values():
+                slot.variants = ()
         self._groups.clear()
         self._oldest = self._newest = self._hand = None
         self._size_bytes = 0
@@ -142,6 +155,7 @@ class MemoryResponseStore:
         else:
             slot.newer.older = slot.older
         slot.older = slot.newer = None
+        slot.variants = ()  # whoever holds it must see that it is gone
         self._size_bytes -= slot.size_bytes
         group = self._groups[slot.tag]
         del group[slot.key]

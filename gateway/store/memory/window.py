@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import Self
 
 from gateway.core.window import Hit, Window, WindowState, decide, microseconds
 
@@ -25,8 +26,26 @@ class MemoryWindowStore:
     def __len__(self) -> int:
         return len(self._windows)
 
+    @property
+    def at_hand(self) -> Self:
+        """Itself."""
+        return self
+
     async def hit(self, hits: Sequence[Hit], now: float) -> Sequence[WindowState]:
         """Decide all quotas of a request; atomic, for nothing here waits."""
+        return self.spend(hits, now)
+
+    def admits(self, hits: Sequence[Hit], now: float) -> bool:
+        """True when all quotas of a request, those in shadow too, would admit it."""
+        at = microseconds(now)
+        for quota, key, cost, _ in hits:
+            window = self._windows.get((quota.family, key))
+            if cost > (quota.limit if window is None else quota.limit - window.used(at)):
+                return False
+        return True
+
+    def spend(self, hits: Sequence[Hit], now: float) -> Sequence[WindowState]:
+        """As `hit`."""
         at = microseconds(now)
         states = decide([self._window(hit) for hit in hits], hits, at)
         self._evict(at)

@@ -51,6 +51,10 @@ class RedisResponseStore:
     def peek(self, tag: str, key: str) -> None:
         """Nothing is known without asking."""
 
+    def held(self, tag: str, key: str) -> None:  # noqa: ARG002 - as the others have it
+        """Redis is always waited for."""
+        return
+
     async def lookup(self, tag: str, key: str) -> Sequence[StoredResponse]:
         """The stored variants of a key, newest first."""
         value = await self._client.command(

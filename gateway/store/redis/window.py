@@ -36,6 +36,11 @@ class RedisWindowStore:
         self._patience_seconds = patience_seconds
         self._own_clock = own_clock
 
+    @property
+    def at_hand(self) -> None:
+        """Redis is always waited for."""
+        return None
+
     async def hit(self, hits: Sequence[Hit], now: float) -> Sequence[WindowState]:
         """Decide all quotas of a request. Raises StoreUnavailable."""
         if not self._client.is_cluster or len({hit.tag or hit.key for hit in hits}) < 2:

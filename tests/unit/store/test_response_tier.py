@@ -35,6 +35,9 @@ class Shared:
         self.gate = asyncio.Event()
         self.gate.set()
 
+    def held(self, tag: str, key: str) -> None:
+        """It is always waited for."""
+
     async def _called(self, name: str) -> None:
         self.calls.append(name)
         await self.gate.wait()
