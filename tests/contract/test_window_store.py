@@ -11,6 +11,7 @@ import pytest
 from gateway.core.window import Hit, Quota, WindowState
 from gateway.settings.model import Redis
 from gateway.store.memory.window import MemoryWindowStore
+from gateway.store.memory.window_share import WindowShareStore
 from gateway.store.redis.client import RedisClient
 from gateway.store.redis.window import RedisWindowStore
 from gateway.store.window import WindowStore
@@ -130,3 +131,26 @@ async def test_memory_lets_go_of_what_is_spent() -> None:
         await one(store, now=NOW + 61 + step)
 
     assert len(store) == 1
+
+
+async def test_workers_that_cannot_see_each_other_grant_a_share_of_a_limit_each() -> None:
+    workers = [WindowShareStore(3) for _ in range(3)]
+    admitted = [(await one(store, of(limit=7))).admitted for store in workers for _ in range(5)]
+
+    assert sum(admitted) == 9  # 7, and at most one more for each of the others
+
+
+async def test_a_share_is_never_less_than_a_request_costs() -> None:
+    store = WindowShareStore(4)
+    dear = of(limit=5)._replace(cost=4)
+
+    assert [(await one(store, dear)).admitted for _ in range(2)] == [True, False]
+
+
+async def test_a_share_admits_what_it_would_count() -> None:
+    store = WindowShareStore(2)
+    hits = [of(limit=4)]
+
+    found = [(store.admits(hits, NOW), store.spend(hits, NOW)[0].admitted) for _ in range(3)]
+
+    assert found == [(True, True), (True, True), (False, False)]
