@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import atexit
+import os
+import select
 import threading
 import time
 from typing import Protocol
@@ -25,6 +27,37 @@ class Stream(Protocol):
     def isatty(self) -> bool:
         """True for a terminal."""
         ...
+
+
+class SharedStream:
+    """A descriptor that several processes write to: no line of one breaks into another's.
+
+    A pipe takes as much as PIPE_BUF in one piece; a longer line may not come in one.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def write(self, text: str, /) -> None:
+        """Write whole lines, as many at a time as go in one piece. Raises OSError."""
+        piece = b""
+        for line in text.encode().splitlines(keepends=True):
+            if len(piece) + len(line) > select.PIPE_BUF:
+                self._write(piece)
+                piece = b""
+            piece += line
+        self._write(piece)
+
+    def flush(self) -> None:
+        """Nothing: what was written is out."""
+
+    def isatty(self) -> bool:
+        """True for a terminal."""
+        return os.isatty(self._descriptor)
+
+    def _write(self, piece: bytes) -> None:
+        while piece:
+            piece = piece[os.write(self._descriptor, piece) :]
 
 
 class BackgroundStream:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+import os
+import select
 import threading
+from pathlib import Path
 
 import pytest
 
 from gateway.telemetry import sink
-from gateway.telemetry.sink import BackgroundStream
+from gateway.telemetry.sink import BackgroundStream, SharedStream
 
 
 class Pipe(io.StringIO):
@@ -75,3 +78,41 @@ def test_after_the_end_nothing_is_taken() -> None:
     stream.close()
     with pytest.raises(OSError, match="stands still"):
         stream.write("late\n")
+
+
+def test_lines_of_several_processes_do_not_break_into_each_other() -> None:
+    readable, writable = os.pipe()
+    stream = SharedStream(writable)
+    pieces: list[bytes] = []
+    reader = threading.Thread(
+        target=lambda: pieces.extend(iter(lambda: os.read(readable, 512), b""))
+    )
+    reader.start()
+    lines = [f"{number} {'x' * (number * 37 % 900)}\n" for number in range(400)]
+    lines.append("y" * 3 * select.PIPE_BUF + "\n")
+    written: list[bytes] = []
+
+    with pytest.MonkeyPatch.context() as patch:
+        write = os.write
+
+        def noted(descriptor: int, data: bytes) -> int:
+            written.append(data)
+            return write(descriptor, data)
+
+        patch.setattr(os, "write", noted)
+        stream.write("".join(lines))
+    os.close(writable)
+    reader.join(5)
+    os.close(readable)
+
+    assert b"".join(pieces).decode() == "".join(lines)
+    assert all(each.endswith(b"\n") for each in written)
+    assert [len(each) for each in written if len(each) > select.PIPE_BUF] == [
+        3 * select.PIPE_BUF + 1
+    ]
+    assert len(written) < len(lines) / 4  # many lines at a time
+
+
+def test_a_file_is_no_terminal(tmp_path: Path) -> None:
+    with (tmp_path / "log").open("wb") as file:
+        assert not SharedStream(file.fileno()).isatty()
