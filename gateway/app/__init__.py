@@ -2,10 +2,9 @@
 
 `store` picks the stores, `behind` makes what follows jobs and tells of them, `front` what clients
 meet, `health` what probes read, `upkeep` what runs beside it all; `gateway` is the life of one
-process, `serve` the process itself.
+process, `serve` the process itself, `worker` one of several, with its `seat` beside the others.
 """
 
-from gateway.app.gateway import Gateway
 from gateway.app.serve import run
 
-__all__ = ["Gateway", "run"]
+__all__ = ["run"]

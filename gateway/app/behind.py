@@ -126,6 +126,7 @@ class Behind:
         # A SQLite file belongs to one replica, and so do its jobs. With a shared store an upstream
         # that is not shared knows its own jobs alone.
         is_alone = replica is not None and not settings.upstream.shared
+        shares = replica is not None and (settings.upstream.shared or settings.workers > 1)
         self.tracker = Tracker(
             jobs=jobs,
             contract=contract,
@@ -157,8 +158,9 @@ class Behind:
             contract=contract,
             settings=watch,
             upstream=instance if is_alone else None,
-            replicas=lambda: 1 if replica is None or is_alone else replica.count,
-            adopt_after_seconds=0.0 if replica is None or is_alone else _ADOPT_AFTER_SECONDS,
+            # Who watches the same jobs: workers of one upstream, every replica of a shared one.
+            replicas=lambda: settings.workers if replica is None or is_alone else replica.count,
+            adopt_after_seconds=_ADOPT_AFTER_SECONDS if shares else 0.0,
             metrics=self._metrics,
             now=self._now,
             jitter=random.random,

@@ -63,6 +63,7 @@ class Front:
         behind: Behind,
         metrics: Metrics,
         health: Handler,
+        exposition: Handler,
         write_line: WriteLine,
         now: Callable[[], float],
     ) -> None:
@@ -131,7 +132,7 @@ class Front:
             write_line=write_line,
         )
         self._stores = stores
-        self._terminal = self._handlers(settings, stores, behind, health)
+        self._terminal = self._handlers(settings, stores, behind, health, exposition)
         self._fallback = dict(SecurityHeaders(policies.security_headers, metrics).headers)
         self.adapter = Adapter(
             self._routes,
@@ -201,7 +202,12 @@ class Front:
             await self.cache(request, self._proxy)
 
     def _handlers(
-        self, settings: Settings, stores: Stores, behind: Behind, health: Handler
+        self,
+        settings: Settings,
+        stores: Stores,
+        behind: Behind,
+        health: Handler,
+        exposition: Handler,
     ) -> Handler:
         """Who answers at the end of the chain: the gateway's own resources, else the upstream."""
         webhooks = WebhookApi(
@@ -222,7 +228,7 @@ class Front:
             HISTORY: jobs.handle,
             EVENTS: jobs.handle,
             HEALTH: health,
-            METRICS: self._render_metrics,
+            METRICS: exposition,
         }
         proxy: Handler = self._proxy
 
@@ -230,10 +236,6 @@ class Front:
             return await own.get(request.match.name, proxy)(request)
 
         return terminal
-
-    async def _render_metrics(self, request: Request) -> Response:
-        kind, body = self._metrics.render(request.headers.get("Accept", ""))
-        return Response(200, CIMultiDict({"Content-Type": kind}), body)
 
     def _state_of(self, body: bytes) -> State | None:
         try:

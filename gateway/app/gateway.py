@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from contextlib import AsyncExitStack
 
 from aiohttp import web
+from multidict import CIMultiDict
 
 from gateway.app.behind import Behind
 from gateway.app.change import Changes
@@ -14,6 +16,7 @@ from gateway.app.front import Front
 from gateway.app.health import build_health
 from gateway.app.keys import key_api
 from gateway.app.live import LivePolicies, PolicyFiles, PolicyState
+from gateway.app.seat import Seat, as_client
 from gateway.app.store import Stores
 from gateway.app.upkeep import Tasks, flush_keys, gauge_outbox, prune, prune_idempotency, prune_jobs
 from gateway.app.webhooks import webhook_admin
@@ -29,6 +32,7 @@ from gateway.telemetry.sink import BackgroundStream
 from gateway.upstream.client import UpstreamClient
 from gateway.web import health_check
 from gateway.web.admin import Admin
+from gateway.web.health import status_response
 from gateway.web.problem import problem
 from gateway.web.server import listen
 
@@ -43,11 +47,13 @@ class Gateway:
         write_line: WriteLine = through_structlog,
         files: PolicyFiles | None = None,
         log_stream: BackgroundStream | None = None,
+        seat: Seat | None = None,
     ) -> None:
         self.settings = settings
         self._log = log.get_logger("app")
         self._stack = AsyncExitStack()
         self._tasks = Tasks()
+        self._seat = seat
         self._starting = True
         self._stop_by = 0.0
         self.draining = asyncio.Event()
@@ -74,6 +80,7 @@ class Gateway:
             behind=self.behind,
             metrics=self.metrics,
             health=self._public_health,
+            exposition=self._public_exposition,
             write_line=write_line,
             now=self._now,
         )
@@ -144,8 +151,12 @@ class Gateway:
         )
         push(self._stop_creations)
         push(self.front.server.stop)
-        ports = {"public": await self.front.server.start()}
-        ports["admin"] = await self._listen_admin()
+        if self._seat is None:
+            ports = {"public": await self.front.server.start()}
+            ports["admin"] = await self._listen_admin()
+        else:
+            await self._listen_control(self._seat)
+            ports = {"public": await self._seat.open(self.front.server, self._stack)}
         self._spawn_upkeep()
         self._starting = False
         self._log.info("listening", **ports)
@@ -182,10 +193,24 @@ class Gateway:
     async def _stop_behind(self) -> None:
         await self.behind.stop(self._stop_by)
 
+    async def _listen_control(self, seat: Seat) -> None:
+        """To the parent, in place of an admin listener."""
+        app = self._admin(seat.routes(self.health.report, self._not_ready))
+        app.middlewares.append(as_client)
+        runner = web.AppRunner(app, access_log=None)
+        self._stack.push_async_callback(runner.cleanup)
+        await runner.setup()
+        await web.UnixSite(runner, seat.place.control).start()
+
     async def _listen_admin(self) -> int:
-        admin = Admin(
+        runner = web.AppRunner(self._admin(), access_log=None)
+        self._stack.push_async_callback(runner.cleanup)
+        return await listen(runner, self.settings.server.admin)
+
+    def _admin(self, resources: Iterable[web.RouteDef] = ()) -> web.Application:
+        return Admin(
             self.health,
-            self.metrics if self.settings.metrics.enabled else None,
+            self._exposition if self.settings.metrics.enabled else None,
             not_ready=self._not_ready,
             drain=self._drain,
             problem=problem,
@@ -194,14 +219,23 @@ class Gateway:
                 *key_api(self.stores.keys, self.front, self._now).routes(),
                 *webhook_admin(self.stores, self.front, self._now, self.behind.wake).routes(),
                 *convex_admin(self.stores, self.front, self._now, self.behind.wake).routes(),
+                *resources,
             ],
-        )
-        runner = web.AppRunner(admin.application(), access_log=None)
-        self._stack.push_async_callback(runner.cleanup)
-        return await listen(runner, self.settings.server.admin)
+        ).application()
+
+    async def _exposition(self, accept: str) -> tuple[str, bytes]:
+        return self.metrics.render(accept)
+
+    async def _public_exposition(self, request: Request) -> Response:
+        accept = request.headers.get("Accept", "")
+        given = self._exposition if self._seat is None else self._seat.exposition
+        kind, body = await given(accept)
+        return Response(200, CIMultiDict({"Content-Type": kind}), body)
 
     async def _public_health(self, request: Request) -> Response:
-        return await self.health.answer(request)
+        if self._seat is None:
+            return await self.health.answer(request)
+        return status_response(self._seat.status(self.health.status))
 
     @property
     def _policy_state(self) -> PolicyState:

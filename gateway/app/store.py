@@ -12,12 +12,14 @@ from gateway.app.replica import Replica
 from gateway.core.error import StoreUnavailable
 from gateway.settings.model import Settings
 from gateway.settings.policy import PolicySet
+from gateway.settings.share import portion
 from gateway.store.audit import AuditLog
 from gateway.store.idempotency import IdempotencyStore
 from gateway.store.job import JobStore
 from gateway.store.key import KeyStore
 from gateway.store.memory.response import MemoryResponseStore
 from gateway.store.memory.window import MemoryWindowStore
+from gateway.store.memory.window_share import WindowShareStore
 from gateway.store.outbox import Outbox
 from gateway.store.place import PlaceStore
 from gateway.store.redis.audit import RedisAuditLog
@@ -85,11 +87,14 @@ class Stores:
             self.uses_file = True
             self.keys = SqliteKeyStore(self._database)
             self.idempotency = SqliteIdempotencyStore(self._database)
-        self.windows = self.local_windows = MemoryWindowStore()
+        self._workers = settings.workers
+        alone = settings.workers == 1
+        local = MemoryWindowStore() if alone else WindowShareStore(settings.workers)
+        self.windows = self.local_windows = local
         if self.redis is not None and settings.redis is not None:
             patience = settings.redis.limit_timeout
             self.windows = RedisWindowStore(self.redis, patience_seconds=patience)
-        self.memory = MemoryResponseStore(policies.cache.max_bytes, metrics)
+        self.memory = MemoryResponseStore(self._memory_of(policies), metrics)
         self.responses = self.memory
         self.tiers: TieredResponseStore | None = None
         self._purges: Subscription | None = None
@@ -107,7 +112,11 @@ class Stores:
 
     def apply(self, policies: PolicySet) -> None:
         """Go by these policies from now on; what is stored stays, within its new bound."""
-        self.memory.max_bytes = policies.cache.max_bytes
+        self.memory.max_bytes = self._memory_of(policies)
+
+    def _memory_of(self, policies: PolicySet) -> int:
+        """How many bytes of answers this process may keep."""
+        return portion(policies.cache.max_bytes, self._workers)
 
     async def hear(self) -> None:
         """Hear of what other replicas purge, until cancelled; without Redis there are none."""
@@ -147,6 +156,8 @@ class Stores:
         self.audit = RedisAuditLog(client, layout)
         if settings.upstream.shared:
             self.places = RedisPlaceStore(client)
+        elif settings.workers > 1:
+            self.places = RedisPlaceStore(client, settings.upstream.instance)
 
     async def close(self) -> None:
         """Close them all; what was committed stays."""

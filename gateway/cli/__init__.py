@@ -23,12 +23,13 @@ from gateway.cli import (
     schema,
     serve,
     webhooks,
+    worker,
 )
 from gateway.cli.failure import fail
 from gateway.core.error import SettingsError
 
 # In the order of `gateway --help`.
-_COMMANDS = (serve, check, explain, drain, keys, webhooks, convex, migrate, demo, schema)
+_COMMANDS = (serve, check, explain, drain, keys, webhooks, convex, migrate, demo, schema, worker)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

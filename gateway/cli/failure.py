@@ -25,8 +25,8 @@ def explain(error: OSError) -> str:
         if error.errno == errno.EADDRINUSE:
             return f"port {port} on {host} is in use by another process; choose another port"
         return f"cannot listen on port {port} of {host}: {os.strerror(error.errno or 0)}"
-    if error.errno == errno.EADDRINUSE:
-        return "a port of the gateway is in use by another process; choose another port"
     if error.filename is not None:
         return f"{error.filename}: {reason}"
+    if error.errno == errno.EADDRINUSE:
+        return "a port of the gateway is in use by another process; choose another port"
     return reason

@@ -21,5 +21,4 @@ def add(commands: Commands) -> None:
 def _serve(arguments: argparse.Namespace) -> int:
     from gateway.app import run
 
-    run(arguments.config, arguments.port_file)
-    return 0
+    return run(arguments.config, arguments.port_file)

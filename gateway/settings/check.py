@@ -16,6 +16,7 @@ from gateway.core.contract import FIELDS
 from gateway.core.job import State
 from gateway.core.signature import secret_key
 from gateway.settings.check_redis import redis
+from gateway.settings.check_worker import workers
 from gateway.settings.model import (
     ComponentName,
     CreateRoute,
@@ -50,6 +51,7 @@ def check(settings: Settings, *, whole: bool = True) -> Iterator[Problem]:
     yield from _webhooks(settings)
     yield from _convex(settings)
     yield from redis(settings)
+    yield from workers(settings)
     for name, dependency in settings.health.dependencies.items():
         here = ("health", "dependencies", name)
         yield from url(dependency.url, (*here, "url"))

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, WithJsonSchema
 
+MAX_WORKERS = 128
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZES = {"B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
@@ -418,6 +419,7 @@ class Settings(Model):
     api_title: str = "KlipStream Analysis API"
     api_version: str = "2.0.0"
     debug: bool = False
+    workers: int = Field(default=1, ge=1, le=MAX_WORKERS)
     server: Server = Server()
     upstream: Upstream = Upstream()
     jobs: JobContract = JobContract()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any, Protocol
 
 from aiohttp import web
 from multidict import CIMultiDict
@@ -10,27 +11,41 @@ from multidict import CIMultiDict
 from gateway.core.error import ContentTooLarge, GatewayError, MethodNotAllowed, NotFound
 from gateway.core.message import NoBody, Request, Response
 from gateway.core.route import OTHER, Match
-from gateway.telemetry.metric import Metrics
 from gateway.web.document import MAX_BODY_BYTES, json_response
-from gateway.web.health import Health, health_response
+from gateway.web.health import Status, health_response
 
 Problem = Callable[[GatewayError, Request], Response]
+# The content type and the exposition, for what a scraper accepts.
+Exposition = Callable[[str], Awaitable[tuple[str, bytes]]]
 _NOT_STORED = {"Cache-Control": "no-store"}
+
+
+class Condition(Protocol):
+    """What state the gateway is in: `web.health`, or that of several workers."""
+
+    @property
+    def status(self) -> Status:
+        """Overall."""
+        ...
+
+    def report(self) -> dict[str, Any]:
+        """The whole of it, as JSON."""
+        ...
 
 
 class Admin:
     """Answers orchestrators and operators.
 
     `not_ready` says why traffic should stay away (`starting`, `draining`), or None; `drain` begins
-    draining and may be called again. `metrics` None means that they are switched off. `problem`
+    draining and may be called again. `exposition` None means that they are switched off. `problem`
     renders an error (RFC 9457). `about` names the API in the full health. `resources` are further
     routes, which ask for keys themselves.
     """
 
     def __init__(
         self,
-        health: Health,
-        metrics: Metrics | None,
+        health: Condition,
+        exposition: Exposition | None,
         *,
         not_ready: Callable[[], str | None],
         drain: Callable[[], None],
@@ -39,7 +54,7 @@ class Admin:
         resources: Iterable[web.RouteDef] = (),
     ) -> None:
         self._health = health
-        self._metrics = metrics
+        self._render = exposition
         self._not_ready = not_ready
         self._drain = drain
         self._problem = problem
@@ -72,10 +87,10 @@ class Admin:
         return _sent(json_response(code, {"status": reason or "ready"}, _NOT_STORED))
 
     async def _exposition(self, request: web.Request) -> web.Response:
-        if self._metrics is None:
+        if self._render is None:
             raise NotFound("Metrics are switched off; metrics.enabled switches them on.")
         accept = ",".join(request.headers.getall("Accept", []))
-        content_type, body = self._metrics.render(accept)
+        content_type, body = await self._render(accept)
         return web.Response(body=body, headers={"Content-Type": content_type, **_NOT_STORED})
 
     async def _begin_drain(self, _request: web.Request) -> web.Response:

@@ -130,7 +130,7 @@ class Health:
 
     async def answer(self, _request: Request) -> Response:
         """The public `/health`: the status alone, for it names nothing behind the gateway."""
-        return health_response(self.status, {"status": self.status.value})
+        return status_response(self.status)
 
     async def _check(self, component: Component) -> None:
         clock = asyncio.get_running_loop().time
@@ -172,6 +172,11 @@ class Health:
                 previous_status=before.status.value,
                 error=reading.error,
             )
+
+
+def status_response(status: Status) -> Response:
+    """The status alone, as clients see it."""
+    return health_response(status, {"status": status.value})
 
 
 def health_response(status: Status, document: Mapping[str, Any]) -> Response:

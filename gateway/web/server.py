@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import ssl
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
@@ -32,6 +37,14 @@ EVENT_ROUTES = frozenset({STREAM, EVENTS})  # events whatever type their answers
 _DRAIN_LOOK_SECONDS = 0.05
 _BACKLOG = 1024
 _ABORT_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Inherited:
+    """Listening sockets that a process was handed: the public ones, and that of a path."""
+
+    public: Sequence[socket.socket]
+    unix: socket.socket | None = None
 
 
 class PublicServer:
@@ -79,17 +92,23 @@ class PublicServer:
         self._turned_away = metrics.connections_refused_total
         self._log = get_logger("server")
         self._web: web.Server | None = None
+        self._context: ssl.SSLContext | None = None
         self._listening: list[asyncio.AbstractServer] = []
 
-    async def start(self) -> int:
-        """Listen; the port in use. Raises `OSError` when it is taken, or for unusable TLS files."""
+    async def start(self, inherited: Inherited | None = None) -> int:
+        """Listen; the port in use. Raises `OSError` when it is taken, or for unusable TLS files.
+
+        A worker listens on the sockets that it has `inherited`, and binds none.
+        """
         settings, loop = self._settings, asyncio.get_running_loop()
         self._web = web.Server(self._serve, request_factory=self._incoming)
-        context = None
+        context = self._context
         if settings.tls is not None:
             certificate = Certificate(settings.tls)
-            context = certificate.context
+            context = self._context = certificate.context
             self._following = asyncio.create_task(certificate.follow())
+        if inherited is not None:
+            return await self._start_on(inherited)
         listening = await loop.create_server(
             self._connection,
             settings.public.host,
@@ -105,15 +124,41 @@ class PublicServer:
             )
         return int(listening.sockets[0].getsockname()[1])
 
-    def drain(self) -> None:
+    async def listen_on(self, sockets: Sequence[socket.socket]) -> Sequence[asyncio.AbstractServer]:
+        """Accept from these too, which stay open when what is returned is closed."""
+        loop = asyncio.get_running_loop()
+        found = [
+            await loop.create_server(
+                self._connection, sock=each.dup(), ssl=self._context, backlog=_BACKLOG
+            )
+            for each in sockets
+        ]
+        self._listening += found
+        return found
+
+    async def _start_on(self, inherited: Inherited) -> int:
+        await self.listen_on(inherited.public)
+        if inherited.unix is not None:
+            # The path is the parent's: it stays when this worker ends.
+            kept: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
+            loop = asyncio.get_running_loop()
+            self._listening.append(
+                await loop.create_unix_server(
+                    self._connection, sock=inherited.unix.dup(), backlog=_BACKLOG, **kept
+                )
+            )
+        return int(inherited.public[0].getsockname()[1])
+
+    def drain(self, *, at_once: bool = False) -> None:
         """Begin to send clients away: answers end their connections from now on.
 
-        After `drain_delay`, in which those who balance the load take notice, nobody is accepted
-        any more, streams of events end with a hint to reconnect and WebSockets with status 1001.
+        After `drain_delay`, in which those who balance the load take notice, or `at_once`, nobody
+        is accepted any more, streams of events end with a hint to reconnect and WebSockets with
+        status 1001.
         """
         if self._draining is None:
             self.is_draining = True
-            self._draining = asyncio.create_task(self._drain())
+            self._draining = asyncio.create_task(self._drain(0.0 if at_once else self._drain_delay))
 
     async def stop(self) -> None:
         """Drain, for no longer than the deadline, then close what is left."""
@@ -132,9 +177,9 @@ class PublicServer:
         if self._web is not None:
             await self._web.shutdown(_ABORT_SECONDS)
 
-    async def _drain(self) -> None:
+    async def _drain(self, delay_seconds: float) -> None:
         """Until the last client has left."""
-        await asyncio.sleep(self._drain_delay)
+        await asyncio.sleep(delay_seconds)
         for listening in self._listening:
             listening.close()
         self._streams.end()

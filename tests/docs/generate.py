@@ -20,6 +20,7 @@ from gateway.core import error
 from gateway.core.error import GatewayError
 from gateway.core.job import TRANSITIONS, EventType, State
 from gateway.telemetry.metric import Metrics
+from gateway.telemetry.worker_metric import WorkerMetrics
 from tests.docs.markdown import ROOT, tables
 from tests.docs.setting import Setting, file_name, files, settings
 
@@ -125,7 +126,7 @@ def metrics_page() -> str:
     """Every series, as `/metrics` has it."""
     names = ("series", "kind", "labels", "of several workers", "what it says")
     parts = [_METRICS_HEAD, f"\n{_row(names)}{_row('---' for _ in names)}"]
-    parts += [_row(cells) for cells in sorted(_series(Metrics()))]
+    parts += [_row(cells) for cells in sorted([*_series(Metrics()), *_series(WorkerMetrics())])]
     return "".join(parts)
 
 
@@ -168,13 +169,15 @@ def _heading(setting: Setting) -> str:
     return f"{setting.file}: {section}" if dot else setting.file
 
 
-def _series(metrics: Metrics) -> Iterator[tuple[str, ...]]:
+def _series(metrics: Metrics | WorkerMetrics) -> Iterator[tuple[str, ...]]:
     labels = {
         f"gateway_{name}": ", ".join(f"`{label}`" for label in family._labelnames)
         for name, family in vars(metrics).items()
         if hasattr(family, "_labelnames")
     }
     for family in metrics.registry.collect():
+        if isinstance(metrics, WorkerMetrics) and not family.name.startswith("gateway_"):
+            continue  # the process's own, which every process has
         name = f"{family.name}_total" if family.type == "counter" else family.name
         said = family.documentation.rstrip(".") + "."
         if name.removeprefix("gateway_") in UNFED:

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from prometheus_client.metrics_core import Metric
 
 from gateway.core.error import UpstreamError
 from gateway.telemetry.metric import Metrics
+from gateway.telemetry.worker_metric import WorkerMetrics
 from tests.docs.markdown import ROOT, anchors, codes, tables
 
 PROMETHEUS = ROOT / "config" / "prometheus"
@@ -41,7 +43,7 @@ def known(metrics: Iterator[Metric]) -> set[str]:
     return names
 
 
-SERIES = known(iter(Metrics().registry.collect()))
+SERIES = known(chain(Metrics().registry.collect(), WorkerMetrics().registry.collect()))
 
 
 @pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule["alert"])

@@ -16,7 +16,7 @@ import yaml
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from gateway.app import Gateway
+from gateway.app.gateway import Gateway
 from gateway.settings.load import load, load_policies
 from tests.support.system import eventually
 

@@ -14,7 +14,7 @@ import orjson
 import pytest
 import pytest_asyncio
 
-from gateway.app import Gateway
+from gateway.app.gateway import Gateway
 from gateway.core.sse import EventParser
 from gateway.job.feed import EVICTED
 from tests.support.lane import Wire, connected, get, parse_reply_head

@@ -13,7 +13,7 @@ import yaml
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from gateway.app import Gateway
+from gateway.app.gateway import Gateway
 from gateway.core.credential import format_key, hash_key
 from gateway.settings.load import load, load_policies
 from tests.support.system import eventually

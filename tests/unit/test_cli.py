@@ -47,10 +47,11 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException | None], l
     def serve(raised: BaseException | None) -> list[Any]:
         calls: list[Any] = []
 
-        def run(config: Path, port_file: Path | None) -> None:
+        def run(config: Path, port_file: Path | None) -> int:
             calls.append((config, port_file))
             if raised is not None:
                 raise raised
+            return 0
 
         app = types.ModuleType("gateway.app")
         app.run = run  # type: ignore[attr-defined]

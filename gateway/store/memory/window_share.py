@@ -30,9 +30,7 @@ class WindowShareStore(MemoryWindowStore):
     def _shares(self, hits: Sequence[Hit]) -> Sequence[Hit]:
         return [
             hit._replace(
-                quota=replace(
-                    hit.quota, limit=max(hit.cost, -(-hit.quota.limit // self._workers))
-                )
+                quota=replace(hit.quota, limit=max(hit.cost, -(-hit.quota.limit // self._workers)))
             )
             for hit in hits
         ]

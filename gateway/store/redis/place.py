@@ -16,11 +16,15 @@ _STEP = 500  # places that one script keeps
 
 
 class RedisPlaceStore:
-    """`gateway.store.place.PlaceStore` over a `RedisClient`; leases are on the server's clock."""
+    """`gateway.store.place.PlaceStore` over a `RedisClient`; leases are on the server's clock.
 
-    def __init__(self, client: RedisClient) -> None:
+    `upstream` are the places of one upstream alone, where each replica has its own.
+    """
+
+    def __init__(self, client: RedisClient, upstream: str | None = None) -> None:
         self._client = client
-        self._prefix = client.key(tag="places")
+        parts = () if upstream is None else ("of", upstream)
+        self._prefix = client.key(*parts, tag="places")
 
     async def take(
         self, name: str, bounds: Sequence[Bound], lease_seconds: float, *, anyway: bool

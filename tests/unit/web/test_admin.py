@@ -46,9 +46,14 @@ async def listening(metrics: Metrics | None) -> AsyncIterator[Listener]:
     gateway = Gateway()
     components = [Component("store", gateway.check, critical=True)]
     health = Health(components, interval=60.0, timeout=5.0, now=lambda: 0.0)
+
+    async def exposition(accept: str) -> tuple[str, bytes]:
+        assert metrics is not None
+        return metrics.render(accept)
+
     admin = Admin(
         health,
-        metrics,
+        None if metrics is None else exposition,
         not_ready=lambda: gateway.reason,
         drain=gateway.drain,
         problem=problem,
@@ -193,7 +198,7 @@ async def test_a_probe_awaits_nothing_whatever_hangs(path: str) -> None:
     await asyncio.sleep(0)  # every check is under way, and hangs
     admin = Admin(
         health,
-        Metrics(),
+        None,
         not_ready=lambda: None,
         drain=lambda: None,
         problem=problem,

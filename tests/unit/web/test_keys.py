@@ -86,7 +86,7 @@ async def admin(tmp_path: Path, clock: FakeClock) -> AsyncIterator[Listener]:
     )
     application = Admin(
         Health([], interval=60.0, timeout=5.0, now=clock),
-        metrics,
+        None,
         not_ready=lambda: None,
         drain=lambda: None,
         problem=problem,

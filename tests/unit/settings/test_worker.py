@@ -1,0 +1,88 @@
+"""Several workers need Redis; and together they keep within what the settings allow the gateway."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gateway.settings.check import check
+from gateway.settings.model import Settings
+from gateway.settings.share import share
+
+REDIS = {"url": "redis://127.0.0.1:6379"}
+
+
+def problems(**fields: Any) -> list[str]:
+    settings = Settings.model_validate(fields)
+    return [f"{'.'.join(map(str, where))}: {what}" for where, what in check(settings)]
+
+
+def test_one_worker_needs_nothing() -> None:
+    assert problems(workers=1) == []
+
+
+@pytest.mark.parametrize("redis", [None, REDIS])
+def test_more_than_one_are_refused_without_a_store_they_share(redis: Any) -> None:
+    (said,) = problems(workers=2, redis=redis)
+
+    assert said.startswith(
+        "workers: more than one share jobs, limits and keys in Redis: set store."
+    )
+    assert "set workers: 1" in said
+
+
+def test_keys_in_a_file_are_refused_beside_workers() -> None:
+    (said,) = problems(
+        workers=2,
+        redis=REDIS,
+        store={"kind": "redis", "keys": "sqlite"},
+        upstream={"instance": "app"},
+    )
+
+    assert said.startswith("store.keys: must not be sqlite beside workers")
+
+
+@pytest.mark.parametrize("upstream", [{"instance": "app"}, {"shared": True}])
+def test_workers_on_redis_pass(upstream: dict[str, Any]) -> None:
+    assert problems(workers=2, redis=REDIS, store={"kind": "redis"}, upstream=upstream) == []
+
+
+@pytest.mark.parametrize("workers", [0, -1, 129])
+def test_a_number_of_workers_that_is_none_is_refused(workers: int) -> None:
+    with pytest.raises(ValueError, match="workers"):
+        Settings(workers=workers)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 7])
+def test_the_shares_of_all_workers_make_the_whole(workers: int) -> None:
+    settings = Settings(workers=workers)
+    one = share(settings)
+    bounds = [
+        (settings.server.max_connections, one.server.max_connections),
+        (settings.upstream.max_connections, one.upstream.max_connections),
+        (settings.upstream.max_waiting, one.upstream.max_waiting),
+        (settings.upstream.max_streams, one.upstream.max_streams),
+        (settings.jobs.watch.max_streams, one.jobs.watch.max_streams),
+        (settings.webhooks.concurrency, one.webhooks.concurrency),
+        (settings.webhooks.per_endpoint, one.webhooks.per_endpoint),
+        (settings.convex.concurrency, one.convex.concurrency),
+        (settings.health.max_memory, one.health.max_memory),
+    ]
+
+    for whole, part in bounds:
+        assert part >= 1
+        assert whole <= part * workers < whole + workers
+    retry = settings.upstream.retry.per_second
+    assert one.upstream.retry.per_second * workers == pytest.approx(retry)
+
+
+def test_what_is_no_bound_of_a_process_is_the_same_for_each() -> None:
+    settings = Settings(workers=4)
+
+    one = share(settings)
+
+    assert one.workers == 4
+    assert one.jobs.admission == settings.jobs.admission
+    assert one.server.drain_timeout == settings.server.drain_timeout
+    assert one.upstream.breaker == settings.upstream.breaker
