@@ -21,6 +21,7 @@ from gateway.core.forwarded import TrustedProxies
 from gateway.core.host import HostRule
 from gateway.core.job import State
 from gateway.core.message import Handler, NoBody, Request, Response
+from gateway.core.ticket import derive_secret
 from gateway.policy.admission import Admission
 from gateway.policy.build import Parts, build
 from gateway.policy.cache import ResponseCache
@@ -29,7 +30,16 @@ from gateway.policy.key_source import KeySource
 from gateway.policy.openapi_source import MAX_BYTES, OpenApiSource
 from gateway.policy.security_headers import SecurityHeaders
 from gateway.policy.shared_window import SharedWindows
-from gateway.settings.contract import EVENTS, HEALTH, HISTORY, METRICS, WEBHOOKS, route_table
+from gateway.policy.ticket import Tickets
+from gateway.settings.contract import (
+    EVENTS,
+    HEALTH,
+    HISTORY,
+    METRICS,
+    TICKET,
+    WEBHOOKS,
+    route_table,
+)
 from gateway.settings.model import Settings
 from gateway.settings.policy import PolicySet
 from gateway.store.job import JobQuery, JobStore
@@ -42,6 +52,7 @@ from gateway.web.problem import ProblemBoundary
 from gateway.web.proxy import Proxy
 from gateway.web.server import PublicServer
 from gateway.web.stream import FanOut
+from gateway.web.ticket import TicketApi
 from gateway.web.webhooks import WebhookApi
 
 _LEASE_MARGIN_SECONDS = 10.0
@@ -86,6 +97,7 @@ class Front:
         )
         self.policies = policies
         self.keys = KeySource(stores.keys, metrics, now)
+        self.tickets = _tickets(settings, now)
         self.cache = ResponseCache(
             policies.cache,
             store=stores.responses,
@@ -120,6 +132,7 @@ class Front:
         self.parts = Parts(
             windows=SharedWindows(stores.windows, stores.local_windows, metrics, now),
             keys=self.keys,
+            tickets=self.tickets,
             boundary=ProblemBoundary(),
             idempotency=self.idempotency,
             admission=admission,
@@ -227,6 +240,7 @@ class Front:
             WEBHOOKS: webhooks.handle,
             HISTORY: jobs.handle,
             EVENTS: jobs.handle,
+            TICKET: TicketApi(stores.jobs, self.tickets, self._contract).handle,
             HEALTH: health,
             METRICS: exposition,
         }
@@ -242,6 +256,20 @@ class Front:
             return self._contract.state_of(decode(body), self._contract.template(STATUS))
         except Unreadable:
             return None
+
+
+def _tickets(settings: Settings, now: Callable[[], float]) -> Tickets:
+    """Signed with the secret of the settings, or one made of the webhooks'.
+
+    Without either it is this process's own, where there is one process alone.
+    """
+    secret: bytes | None = None
+    for given in (settings.jobs.tickets.secret_key, settings.webhooks.secret_key):
+        if secret is None and given is not None and given.get_secret_value().strip():
+            secret = derive_secret(given.get_secret_value().encode())
+    if secret is None and settings.store.kind == "sqlite":
+        secret = secrets.token_bytes(32)
+    return Tickets(secret, settings.jobs.tickets.lifetime, now)
 
 
 async def _find_job(jobs: JobStore, owner: str, request_id: str, since: float) -> str | None:

@@ -21,9 +21,11 @@ from gateway.core.error import Forbidden, GatewayError, InvalidRequest, Unauthor
 from gateway.core.header import connection_options
 from gateway.core.message import Handler, Request, Response
 from gateway.core.route import Route, RouteTable
+from gateway.core.ticket import TicketRefused
 from gateway.policy.key_source import KeySource
 from gateway.policy.step import Step
-from gateway.settings.contract import EVENTS, HISTORY, UPSTREAM_ADMIN, WEBHOOKS
+from gateway.policy.ticket import Tickets
+from gateway.settings.contract import EVENTS, HISTORY, TICKET, UPSTREAM_ADMIN, WEBHOOKS
 from gateway.settings.policy import AuthPolicy, PublicRoute
 from gateway.telemetry.log import get_logger
 from gateway.telemetry.metric import Metrics
@@ -38,8 +40,10 @@ DEFAULT_SCOPES: Mapping[str, tuple[str, ...]] = {
     LIST: ("jobs:read",),
     HISTORY: ("jobs:read",),
     EVENTS: ("jobs:read",),
+    TICKET: ("jobs:read",),
     WEBHOOKS: ("webhooks",),
 }
+TICKET_CREDENTIAL = "ticket"  # what the access line of a request that had one says
 _AUTHORIZATION = "Authorization"
 _PUBLIC = "public"
 
@@ -50,14 +54,16 @@ class Auth:
     A bearer token is taken for a key only when it begins like one of ours: any other
     `Authorization` is the upstream's business and passes untouched. `OPTIONS` needs no key. A key
     that `Connection` declares to be for one hop counts as absent, and one in the URL is refused:
-    URLs end in logs. Switched off, it still knows and removes keys, but asks for none. Of `keys`,
-    those listed now are its own as long as it lives.
+    URLs end in logs. A stream ticket, which may stand there, is removed too: it admits to what its
+    key may see of one job. Switched off, it still knows and removes keys, but asks for none. Of
+    `keys`, those listed now are its own as long as it lives.
     """
 
     def __init__(
         self,
         policy: AuthPolicy,
         keys: KeySource,
+        tickets: Tickets,
         metrics: Metrics,
         now: Callable[[], float],
     ) -> None:
@@ -66,9 +72,16 @@ class Auth:
         stored = keys.by_hash if "store" in policy.keys.source else {}
         listed = keys.listed if "file" in policy.keys.source else {}
         self._sources: tuple[Mapping[str, Key], ...] = (listed, stored)
+        self._by_id = (
+            {key.key_id: key for key in listed.values()},
+            keys.by_id if "store" in policy.keys.source else {},
+        )
+        self._tickets = tickets
         self._used = keys.used
         self._header = policy.keys.header
         self._bearer = policy.keys.bearer
+        scheme = "Bearer" if self._bearer else "ApiKey"
+        self._challenge = {"WWW-Authenticate": f'{scheme} realm="gateway"'}
         self._scopes = {**DEFAULT_SCOPES, **policy.scopes, UPSTREAM_ADMIN: (ADMIN,)}
         self._public = RouteTable([_public(entry) for entry in policy.public])
         self._decisions = metrics.auth_decisions_total
@@ -93,6 +106,7 @@ class Auth:
         Takes every key of ours out of the request, and sets its `principal` and `scope`.
         """
         given = self._take(request.headers)
+        tickets = self._tickets.take(request)
         if holds_key(request.target):
             return InvalidRequest(
                 f"The URL holds an API key, and URLs are logged on the way. Send it in the "
@@ -103,6 +117,8 @@ class Auth:
                 f"The request carries {len(given)} API keys; send one, in {self._header}"
                 f"{' or as a bearer token' if self._bearer else ''}."
             )
+        if tickets is not None:
+            return self._by_ticket(request, given, tickets)
         key = self._known(request, given[0]) if given else None
         if key is not None:
             request.key, request.principal = key, key.principal
@@ -157,15 +173,43 @@ class Auth:
                 given += tokens
         return given
 
+    def _by_ticket(
+        self, request: Request, given: Sequence[str], tickets: Sequence[str]
+    ) -> GatewayError | None:
+        try:
+            key = self._ticketed(request, self._tickets.key_id(request, tickets, given))
+        except TicketRefused as refused:
+            request.fields["credential"] = refused.reason
+            detail = (
+                "The stream ticket does not hold, or not any more. Get another with "
+                "POST /api/v1/jobs/{job_id}/ticket."
+            )
+            error: GatewayError | None = Unauthorized(detail, headers=self._challenge)
+        except GatewayError as misused:
+            error = misused
+        else:
+            request.key, request.principal = key, key.principal
+            request.fields["credential"] = TICKET_CREDENTIAL
+            error = self._check_scope(request, key.principal)
+        return error if self._enabled else None
+
+    def _ticketed(self, request: Request, key_id: str) -> Key:
+        """The key that a ticket stands for, if it may be used now and from there."""
+        for known in self._by_id:
+            if key_id in known and self._usable(request, known[key_id]) is not None:
+                return known[key_id]
+        raise TicketRefused("ticket-orphaned")  # the key was revoked since, or may not come here
+
     def _is_ours(self, value: str) -> bool:
         return value.startswith(KEY_PREFIX) or find_key(value, *self._sources) is not None
 
     def _known(self, request: Request, secret: str) -> Key | None:
         """The key, if it may be used now and from there; the access line tells why it may not."""
         key = find_key(secret, *self._sources)
+        return None if key is None else self._usable(request, key)
+
+    def _usable(self, request: Request, key: Key) -> Key | None:
         now = self._now()
-        if key is None:
-            return None
         if key.is_active(now) and key.allows_client(request.client):
             self._used[key.key_id] = now
             return key
@@ -197,11 +241,10 @@ class Auth:
     def _unauthorized(self, request: Request, given: Sequence[str]) -> Unauthorized:
         """The same whatever was wrong, with its challenge (RFC 9110 section 11.6.1)."""
         request.fields.setdefault("credential", "unknown" if given else "missing")
-        scheme = "Bearer" if self._bearer else "ApiKey"
         return Unauthorized(
             f"Send a valid API key in the {self._header} header"
             f"{', or as a bearer token' if self._bearer else ''}.",
-            headers={"WWW-Authenticate": f'{scheme} realm="gateway"'},
+            headers=self._challenge,
         )
 
     def _refused(self, request: Request, error: GatewayError) -> None:

@@ -21,6 +21,7 @@ from gateway.policy.rate_limit import RateLimit
 from gateway.policy.request_id import RequestId
 from gateway.policy.security_headers import SecurityHeaders
 from gateway.policy.shared_window import SharedWindows
+from gateway.policy.ticket import Tickets
 from gateway.policy.validation import Validation
 from gateway.settings.policy import PolicySet
 from gateway.telemetry.access import WriteLine, through_structlog
@@ -32,13 +33,14 @@ class Parts:
     """What policies are made with, and what outlives a change of the policy files.
 
     `boundary` turns errors into answers; `admission` bounds the active jobs; `cache` holds stored
-    responses; `keys` are those of the store; `find` names the route of a method and path;
-    `openapi` is what the upstream says of itself; `request_id_prefix` is random for each process;
-    `write_line` takes the access lines.
+    responses; `keys` are those of the store, `tickets` stand for keys where none can be sent;
+    `find` names the route of a method and path; `openapi` is what the upstream says of itself;
+    `request_id_prefix` is random for each process; `write_line` takes the access lines.
     """
 
     windows: SharedWindows
     keys: KeySource
+    tickets: Tickets
     boundary: Policy
     idempotency: IdempotencyParts
     admission: Policy
@@ -76,7 +78,7 @@ def in_order(policies: PolicySet, parts: Parts) -> tuple[Policy, ...]:
         Cors(policies.cors, parts.find, metrics),
         parts.boundary,
         limits["address"],
-        Auth(policies.auth, parts.keys, metrics, now),
+        Auth(policies.auth, parts.keys, parts.tickets, metrics, now),
         limits["key"],
         Validation(policies.validation, policies.documents, parts.openapi, metrics),
         Idempotency(policies.idempotency, parts.idempotency),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from gateway.core.credential import Key, index_keys
+from gateway.core.credential import Key
 from gateway.core.error import StoreUnavailable
 from gateway.store.key import KeyStore
 from gateway.telemetry.log import get_logger
@@ -17,11 +17,13 @@ class KeySource:
 
     A lookup costs the same however many keys there are, and waits for nothing: the store is asked
     only for what changed. While it is away the keys known last hold. `listed` are the keys of the
-    policy file in force. It outlives the policy files; `by_hash` is changed in place.
+    policy file in force. It outlives the policy files; `by_hash` and `by_id` are changed
+    in place.
     """
 
     def __init__(self, store: KeyStore, metrics: Metrics, now: Callable[[], float]) -> None:
         self.by_hash: dict[str, Key] = {}
+        self.by_id: dict[str, Key] = {}  # the same
         self.listed: dict[str, Key] = {}
         self.used: dict[str, float] = {}  # epoch seconds by key id
         self._store = store
@@ -39,10 +41,13 @@ class KeySource:
             if changes.generation < self._generation:  # set back: nothing known before holds
                 changes = await self._store.changes(0)
                 self.by_hash.clear()
+                self.by_id.clear()
             now = self._now()
             for key in changes.keys:
-                self.by_hash.pop(key.sha256, None)
-            self.by_hash |= index_keys(key for key in changes.keys if key.is_active(now))
+                self._forget(key)
+            for key in changes.keys:
+                if key.is_active(now):
+                    self.by_hash[key.sha256] = self.by_id[key.key_id] = key
             self._generation = changes.generation
 
     async def follow(self) -> None:
@@ -70,12 +75,15 @@ class KeySource:
         Raises StoreUnavailable; what could not be written is written the next time.
         """
         now = self._now()
-        ended = [digest for digest, key in self.by_hash.items() if not key.is_active(now)]
-        for digest in ended:
-            del self.by_hash[digest]
+        for key in [each for each in self.by_hash.values() if not each.is_active(now)]:
+            self._forget(key)
         if not (used := dict(self.used)):
             return
         await self._store.note_used(used)
         for key_id, at in used.items():
             if self.used.get(key_id) == at:  # else it was used again meanwhile
                 del self.used[key_id]
+
+    def _forget(self, key: Key) -> None:
+        self.by_hash.pop(key.sha256, None)
+        self.by_id.pop(key.key_id, None)

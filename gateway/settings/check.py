@@ -37,6 +37,7 @@ _FUNCTION = re.compile(r"[A-Za-z0-9_/]+(\.[A-Za-z0-9_]+)?:[A-Za-z0-9_]+")
 _METHOD = re.compile(r"[A-Z][A-Z0-9-]*")
 _NEVER_PASSED = frozenset({"CONNECT", "TRACE"})
 _HOST = re.compile(r"(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?|\[[0-9A-Fa-f:.]+\]")
+MIN_SECRET = 32  # characters
 
 
 def check(settings: Settings, *, whole: bool = True) -> Iterator[Problem]:
@@ -157,6 +158,9 @@ def _jobs(jobs: JobContract, *, whole: bool) -> Iterator[Problem]:
         yield from _expression(jobs.list.items, (*here, "list", "items"))
     yield from _fields(jobs.fields, (*here, "fields"))
     yield from _states(jobs)
+    secret = jobs.tickets.secret_key
+    if secret is not None and 0 < len(secret.get_secret_value().strip()) < MIN_SECRET:
+        yield (*here, "tickets", "secret_key"), f"must have {MIN_SECRET} characters or more"
     if jobs.watch.poll.min > jobs.watch.poll.max:
         yield (*here, "watch", "poll", "min"), "must not be longer than jobs.watch.poll.max"
     if whole:

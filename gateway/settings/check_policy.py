@@ -10,14 +10,14 @@ from gateway.core.contract import CANCEL, CREATE, DETAILS, LIST, STATUS, STREAM
 from gateway.core.job import State
 from gateway.core.route import OTHER
 from gateway.settings.check import methods, networks
-from gateway.settings.contract import EVENTS, HEALTH, HISTORY, UPSTREAM_ADMIN, WEBHOOKS
+from gateway.settings.contract import EVENTS, HEALTH, HISTORY, TICKET, UPSTREAM_ADMIN, WEBHOOKS
 from gateway.settings.policy import AuthPolicy, CachePolicy
 from gateway.settings.problem import Problem, nearest
 from gateway.settings.yaml import Location
 
 ROUTES = (
     *(CREATE, STATUS, DETAILS, STREAM, LIST, CANCEL),
-    *(WEBHOOKS, HEALTH, HISTORY, EVENTS, UPSTREAM_ADMIN),
+    *(WEBHOOKS, HEALTH, HISTORY, EVENTS, TICKET, UPSTREAM_ADMIN),
     OTHER.name,
 )
 SCOPES = ("admin", "jobs:read", "jobs:write", "webhooks", "webhooks:all")

@@ -17,6 +17,7 @@ from gateway.core.route import Route, RouteTable
 from gateway.settings.model import JobContract, Settings, Watch
 
 WEBHOOKS, HEALTH, HISTORY, EVENTS = "webhooks", "health", "jobs-history", "job-events"
+TICKET = "job-ticket"
 UPSTREAM_ADMIN, GATEWAY_ADMIN, METRICS = "upstream-admin", "gateway-admin", "metrics"
 # The admin listener's own paths: on the public one they are not there, whatever the upstream has.
 ADMIN_PATHS = ("/health/live", "/health/ready", "/metrics", "/drain", "/console")
@@ -59,6 +60,7 @@ def route_table(settings: Settings, contract: Contract) -> RouteTable:
         Route(WEBHOOKS, "/api/v1/webhooks/*", gateway=True),
         Route(HISTORY, "/api/v1/jobs/history", gateway=True),
         Route(EVENTS, "/api/v1/jobs/{job_id}/events", gateway=True),
+        Route(TICKET, "/api/v1/jobs/{job_id}/ticket", gateway=True),
     ]
     if settings.server.public_health:
         own.append(Route(HEALTH, "/health", get, gateway=True))

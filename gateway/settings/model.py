@@ -233,6 +233,13 @@ class FanOut(Model):
     max_backlog: Size = 256 * 1024
 
 
+class Tickets(Model):
+    """Stream tickets, for browsers, which can send no key with a stream."""
+
+    lifetime: Annotated[PositiveSeconds, Field(le=3600)] = 60.0
+    secret_key: SecretStr | None = None
+
+
 class Admission(Model):
     """How many jobs may be active at once, in all, of one owner and of one key.
 
@@ -260,6 +267,7 @@ class JobContract(Model):
     retention: PositiveSeconds = 365 * 86400.0
     watch: Watch = Watch()
     fan_out: FanOut = FanOut()
+    tickets: Tickets = Tickets()
     admission: Admission = Admission()
 
 

@@ -37,6 +37,7 @@ _SECRET_NAMES = (
 )
 _SECRET_VALUES = (
     re.compile(r"\bgw_[0-9a-f]{16,}"),
+    re.compile(r"\bgwt_[A-Za-z0-9._%-]+"),
     re.compile(r"\bwhsec_[A-Za-z0-9+/=_-]+"),
     re.compile(r"(?i:\b(?:bearer|basic)\s+)[A-Za-z0-9._~+/=-]{6,}"),
     # A Convex deploy key holds a '|'; the sentence "Convex https://… is away" is not one.

@@ -328,7 +328,7 @@ class Connection(ClientProtocol):
             return
         head = self._head(request, response)
         # There may be many, for long: what only the way here needed is let go.
-        self._raw, self._arrival = b"", None
+        self._raw, self._arrival, self._course = b"", None, None
         request.headers = response.headers = CIMultiDict()
         self._deadline.close()
         self._feed = feed

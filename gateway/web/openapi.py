@@ -242,6 +242,16 @@ def _job_paths() -> Schema:
                 errors=("404",),
             ),
         },
+        JOBS + "/{job_id}/ticket": {
+            "parameters": [parameter("job_id", _NAME, where="path")],
+            "post": operation(
+                "createStreamTicket",
+                "A ticket for a job's stream and events, for browsers, which can send no key.",
+                201,
+                "StreamTicket",
+                errors=("404",),
+            ),
+        },
     }
 
 

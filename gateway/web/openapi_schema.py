@@ -243,5 +243,13 @@ SCHEMAS: Mapping[str, Schema] = {
     "Job": exactly(_JOB),
     "JobPage": _page("jobs", "Job"),
     "JobEvents": exactly({"job": ref("Job"), "events": array(ref("Event"))}),
+    "StreamTicket": exactly(
+        {
+            "ticket": optional(TEXT),
+            "expires_at": optional(TIME),
+            "stream_url": optional(TEXT),
+            "events_url": TEXT,
+        }
+    ),
     "Problem": _PROBLEM,
 }

@@ -9,6 +9,7 @@ from multidict import CIMultiDict
 from gateway.core.header import accepts
 from gateway.core.message import Request, Response
 from gateway.job.broadcast import EVENT_STREAM, Broadcasts
+from gateway.policy.auth import TICKET_CREDENTIAL
 
 PLAIN = "text/plain"
 _NUMBER = re.compile(r"[0-9]{1,15}")
@@ -57,6 +58,8 @@ def _is_plain(request: Request) -> bool:
         return False
     if request.query and not _QUERY.fullmatch(request.query):
         return False
+    if request.fields.get("credential") == TICKET_CREDENTIAL:
+        return True  # a browser's cookies say nothing more: the ticket is for this very stream
     return not any(name in request.headers for name in _CREDENTIALS)
 
 

@@ -194,6 +194,48 @@ async def test_a_key_is_in_no_answer_log_metric_or_request_to_the_upstream(
             assert known not in text
 
 
+async def test_a_ticket_is_in_no_log_metric_or_request_to_the_upstream(
+    gateway: GatewayProcess, echo: Echo
+) -> None:
+    shown = {"job_id": "j1", "progress": {"percentage": 1.0, "current_stage": "Downloading"}}
+
+    async def answer(_: web.BaseRequest) -> web.StreamResponse:
+        return web.json_response(shown)
+
+    echo.answer = answer
+    await gateway.create()
+    ticket = (await gateway.request("POST", "/api/v1/jobs/j1/ticket")).document["ticket"]
+    shown["progress"] = {"percentage": 100.0, "current_stage": "Completed"}
+    await gateway.finish("j1")  # from now on its streams are the upstream's to serve
+    hidden = ticket.replace("gwt_", "gwt%5F")
+    answers = [
+        await gateway.request("GET", path, key=None)
+        for path in (
+            f"/api/v1/analysis/j1/stream?a=1&ticket={ticket}&b=2",
+            f"/api/v1/analysis/j1/stream?ticket={hidden}",
+            f"/api/v1/jobs/j1/events?ticket={ticket}",
+            f"/api/v1/analysis/j1/status?ticket={ticket}",
+            f"/api/v1/analysis/j1/stream?token={ticket}",
+            f"/api/v1/analysis/j1/stream?ticket={ticket}x",
+            f"/{ticket}/x",
+        )
+    ]
+    await gateway.request("GET", "/the-last-line-of-tickets")
+
+    async def is_logged() -> bool:
+        return "/the-last-line-of-tickets" in gateway.log
+
+    await eventually("every line is out", is_logged)
+    metrics = (await gateway.ask_admin("/metrics")).body.decode()
+    told = [gateway.log, metrics, *(f"{each.headers} {each.body!r}" for each in answers)]
+    told += [f"{each.target} {each.headers} {each.body!r}" for each in echo.arrived]
+    assert [each.status for each in answers] == [200, 200, 200, 403, 400, 401, 400]
+    assert "/api/v1/analysis/j1/stream?a=1&b=2" in {each.target for each in echo.arrived}
+    for text in told:
+        assert ticket.partition(".")[0] not in text
+        assert ticket[-43:] not in text
+
+
 # --- browsers ------------------------------------------------------------------------------------
 
 

@@ -25,6 +25,7 @@ from gateway.policy.key_source import KeySource
 from gateway.policy.openapi_source import OpenApiSource
 from gateway.policy.place import LocalPlaces
 from gateway.policy.shared_window import SharedWindows
+from gateway.policy.ticket import Tickets
 from gateway.settings.model import Admission as AdmissionSettings
 from gateway.settings.model import Listener, Server
 from gateway.settings.policy import PolicySet
@@ -131,6 +132,7 @@ async def stack(terminal: Handler, clock: FakeClock, *, fast: bool = True) -> As
     parts = Parts(
         windows=SharedWindows(windows, windows, metrics, clock),
         keys=KeySource(NoKeys(), metrics, clock),
+        tickets=Tickets(bytes(32), 60.0, clock),
         boundary=ProblemBoundary(),
         idempotency=IdempotencyParts(
             store=NoIdempotency(),

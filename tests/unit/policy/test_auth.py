@@ -13,6 +13,7 @@ from gateway.core.message import Request
 from gateway.core.route import Match, Route
 from gateway.policy.auth import Auth, keys_of
 from gateway.policy.key_source import KeySource
+from gateway.policy.ticket import Tickets
 from gateway.settings.policy import AuthPolicy
 from gateway.telemetry.metric import Metrics
 from tests.support.fakes import FakeClock, make_request
@@ -49,6 +50,7 @@ class Gate:
         self._clock = clock
         self.terminal = Terminal()
         self.keys = KeySource(NoKeys(), metrics, clock)
+        self.tickets = Tickets(bytes(32), 60.0, clock)
 
     async def ask(
         self,
@@ -62,7 +64,7 @@ class Gate:
     ) -> Request:
         settings = AuthPolicy.model_validate({"entries": ENTRIES, **policy})
         self.keys.listed = index_keys(keys_of(settings))
-        auth = Auth(settings, self.keys, self._metrics, self._clock)
+        auth = Auth(settings, self.keys, self.tickets, self._metrics, self._clock)
         match = Match(Route(route, "/jobs"))
         self.request = make_request(method, target, owner=None, headers=headers, match=match)
         self.request.client = client
@@ -424,7 +426,7 @@ def test_what_would_be_decided_is_told_without_counting(
     settings = AuthPolicy.model_validate({"entries": ENTRIES, **policy})
     keys = KeySource(NoKeys(), metrics, clock)
     keys.listed = index_keys(keys_of(settings))
-    auth = Auth(settings, keys, metrics, clock)
+    auth = Auth(settings, keys, Tickets(bytes(32), 60.0, clock), metrics, clock)
     match = Match(Route("job-list", "/jobs"))
     request = make_request("GET", "/jobs", owner=None, headers=headers, match=match)
 

@@ -21,6 +21,7 @@ from gateway.policy.key_source import KeySource
 from gateway.policy.openapi_source import OpenApiSource
 from gateway.policy.place import LocalPlaces
 from gateway.policy.shared_window import SharedWindows
+from gateway.policy.ticket import Tickets
 from gateway.settings.model import Admission as AdmissionSettings
 from gateway.settings.policy import CachePolicy, PolicySet
 from gateway.store.memory.response import MemoryResponseStore
@@ -86,6 +87,7 @@ def handler(metrics: Metrics, clock: FakeClock, terminal: Terminal, jobs: Jobs) 
     parts = Parts(
         windows=SharedWindows(windows, windows, metrics, clock),
         keys=KeySource(NoKeys(), metrics, clock),
+        tickets=Tickets(bytes(32), 60.0, clock),
         boundary=ProblemBoundary(),
         idempotency=IdempotencyParts(
             store=NoIdempotency(),

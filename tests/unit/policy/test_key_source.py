@@ -72,6 +72,7 @@ async def test_keys_of_the_store_are_taken_up(keys: KeySource, store: Store) -> 
     await keys.refresh()
 
     assert keys.by_hash == {KEY.sha256: KEY, OTHER.sha256: OTHER}
+    assert keys.by_id == {KEY.key_id: KEY, OTHER.key_id: OTHER}
 
 
 async def test_only_what_changed_is_asked_for(keys: KeySource, store: Store) -> None:
@@ -81,6 +82,7 @@ async def test_only_what_changed_is_asked_for(keys: KeySource, store: Store) -> 
     await keys.refresh()
 
     assert keys.by_hash == {OTHER.sha256: OTHER}
+    assert keys.by_id == {OTHER.key_id: OTHER}
     assert store.asked == [0, 2]
 
 
@@ -92,6 +94,7 @@ async def test_what_has_ended_is_not_kept(keys: KeySource, store: Store, clock: 
     clock.at += 1
     await keys.flush()
     assert keys.by_hash == {}
+    assert keys.by_id == {}
 
 
 async def test_a_store_set_back_is_read_anew(keys: KeySource, store: Store) -> None:
@@ -101,6 +104,7 @@ async def test_a_store_set_back_is_read_anew(keys: KeySource, store: Store) -> N
     await keys.refresh()
 
     assert keys.by_hash == {KEY.sha256: KEY}
+    assert keys.by_id == {KEY.key_id: KEY}
 
 
 async def test_news_of_another_process_are_taken_up_at_once(keys: KeySource, store: Store) -> None:
@@ -110,6 +114,7 @@ async def test_news_of_another_process_are_taken_up_at_once(keys: KeySource, sto
     following.cancel()
 
     assert keys.by_hash == {KEY.sha256: KEY}
+    assert keys.by_id == {KEY.key_id: KEY}
 
 
 async def test_without_the_store_the_keys_known_last_hold(
