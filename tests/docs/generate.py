@@ -59,8 +59,9 @@ _METRICS_HEAD = """\
 `GET /metrics` on the admin listener: the Prometheus text format, or OpenMetrics where it is
 accepted. Durations are seconds. Labels hold names of routes, methods, status codes and words of
 fixed sets; never an id or a URL. Several workers have one exposition: counters and histograms are
-sums, gauges as the table says. This page is generated from the code. What the mission called them
-is in [mission.md](mission.md).
+sums, gauges as the table says. So are replicas added up: of jobs and messages in a store that they
+share each shows all, where each has its own store each shows its own. This page is generated from
+the code. What the mission called them is in [mission.md](mission.md).
 """
 
 _RULE_HEAD = """\

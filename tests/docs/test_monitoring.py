@@ -15,12 +15,14 @@ import yaml
 from prometheus_client.metrics_core import Metric
 
 from gateway.core.error import UpstreamError
+from gateway.telemetry.merge import Rule
 from gateway.telemetry.metric import Metrics
 from gateway.telemetry.worker_metric import WorkerMetrics
 from tests.docs.markdown import ROOT, anchors, codes, tables
 
 PROMETHEUS = ROOT / "config" / "prometheus"
 RUNBOOKS = ROOT / "docs" / "runbooks.md"
+_ADDING = re.compile(r"\b(?:sum|avg|count)(?:\s+(?:by|without)\s*\([^)]*\))?\s*\(")
 _SERIES = re.compile(r"\b(?:gateway|process)_[a-z_]+")
 
 promtool = shutil.which("promtool")
@@ -44,6 +46,36 @@ def known(metrics: Iterator[Metric]) -> set[str]:
 
 
 SERIES = known(chain(Metrics().registry.collect(), WorkerMetrics().registry.collect()))
+
+
+def panels() -> list[dict[str, Any]]:
+    dashboard = json.loads((ROOT / "config" / "grafana" / "dashboard.json").read_text())
+    return [panel for panel in dashboard["panels"] if panel["type"] != "row"]
+
+
+def queries() -> list[str]:
+    """Every expression of the alerts and the dashboard."""
+    shown = [target["expr"] for panel in panels() for target in panel["targets"]]
+    return [rule["expr"] for rule in rules()] + shown
+
+
+def summed(expression: str) -> Iterator[str]:
+    """The text within each `sum(…)`, `avg(…)` and `count(…)` of an expression."""
+    for start in _ADDING.finditer(expression):
+        depth = 1
+        for end in range(start.end(), len(expression)):
+            depth += {"(": 1, ")": -1}.get(expression[end], 0)
+            if depth == 0:
+                yield expression[start.end() : end]
+                break
+
+
+@pytest.mark.parametrize("query", queries())
+def test_what_every_replica_shows_alike_is_not_added_up(query: str) -> None:
+    alike = {name for name, rule in Metrics().gauge_rules.items() if rule is not Rule.SUM}
+    added = {name for inside in summed(query) for name in _SERIES.findall(inside)}
+
+    assert added & alike == set()
 
 
 @pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule["alert"])
@@ -103,11 +135,9 @@ def test_the_exposition_is_clean() -> None:
 
 def test_the_dashboard_shows_series_that_are_exposed_each_with_what_it_means() -> None:
     dashboard = json.loads((ROOT / "config" / "grafana" / "dashboard.json").read_text())
-    panels = [panel for panel in dashboard["panels"] if panel["type"] != "row"]
-    queries = " ".join(target["expr"] for panel in panels for target in panel["targets"])
 
-    assert set(_SERIES.findall(queries)) - SERIES == set()
-    assert [panel["title"] for panel in panels if not panel["description"]] == []
+    assert set(_SERIES.findall(" ".join(queries()))) - SERIES == set()
+    assert [panel["title"] for panel in panels() if not panel["description"]] == []
     assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
 
 
