@@ -10,7 +10,7 @@ from functools import partial
 
 from gateway.app.replica import Replica
 from gateway.core.error import StoreUnavailable
-from gateway.settings.model import Settings
+from gateway.settings.model import Redis, Settings
 from gateway.settings.policy import PolicySet
 from gateway.settings.share import portion
 from gateway.store.audit import AuditLog
@@ -99,13 +99,20 @@ class Stores:
         self.tiers: TieredResponseStore | None = None
         self._purges: Subscription | None = None
         if self.redis is not None and settings.redis is not None:
-            self._share_responses(self.redis, settings.redis.cache_timeout, metrics)
+            self._share_responses(self.redis, settings.redis, metrics)
 
-    def _share_responses(self, client: RedisClient, patience: float, metrics: Metrics) -> None:
+    def _share_responses(self, client: RedisClient, settings: Redis, metrics: Metrics) -> None:
         """What is cached is looked for in Redis too, and a purge is heard by every replica."""
         replica = secrets.token_hex(8)
         told = partial(purge_message, replica)
-        far = RedisResponseStore(client, time.time, told, patience)
+        far = RedisResponseStore(
+            client,
+            time.time,
+            told,
+            max_bytes=settings.cache_max_bytes,
+            metrics=metrics,
+            patience_seconds=settings.cache_timeout,
+        )
         tiers = TieredResponseStore(self.memory, far, replica, metrics, time.time)
         self.responses = self.tiers = tiers
         self._purges = Subscription(client, far.channel, tiers.hear, tiers.missed)

@@ -293,6 +293,7 @@ class Redis(Model):
     connect_timeout: PositiveSeconds = 1.0
     limit_timeout: PositiveSeconds = 0.05
     cache_timeout: PositiveSeconds = 0.05
+    cache_max_bytes: Size = 256 * 1024**2
 
 
 class Store(Model):

@@ -32,6 +32,7 @@ RESPONSE = StoredResponse(
     Terms(NOW, NOW + 5, 1.0, 2.0, shared=True),
 )
 MAX_BYTES = 16 * 1024
+MIB = 1024**2
 
 
 @asynccontextmanager
@@ -45,7 +46,9 @@ async def redis_backend(
 ) -> AsyncIterator[ResponseStore]:
     metrics, clock = Metrics(), FakeClock(NOW)
     client = RedisClient(Redis(url=SecretStr(url), cluster=cluster))
-    far = RedisResponseStore(client, clock, partial(purge_message, "r1"))
+    far = RedisResponseStore(
+        client, clock, partial(purge_message, "r1"), max_bytes=MIB, metrics=metrics
+    )
     store: ResponseStore = far
     if tiered:
         near = MemoryResponseStore(MAX_BYTES, metrics)

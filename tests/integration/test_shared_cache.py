@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 from time import time
@@ -18,17 +19,38 @@ from gateway.core.freshness import StoredResponse, Terms
 from gateway.settings.model import Redis
 from gateway.store.memory.response import MemoryResponseStore
 from gateway.store.redis.client import RedisClient
-from gateway.store.redis.response import MAX_KEYS, RedisResponseStore
+from gateway.store.redis.response import MAX_KEYS, PARTITIONS, RedisResponseStore
 from gateway.store.redis.subscription import Subscription
 from gateway.store.response_tier import TieredResponseStore, purge_message
 from gateway.telemetry.metric import Metrics
+from tests.support.policy import sample
 from tests.support.system import AnalysisApi, GatewayProcess, eventually
 from tests.support.valkey import Valkey
+
+MAX_BYTES = 2 * 1024**2
 
 
 def response(body: bytes = b"x", seconds: float = 60) -> StoredResponse:
     now = time()
     return StoredResponse(200, CIMultiDictProxy(CIMultiDict()), body, Terms(now, now + seconds))
+
+
+def groups(server: Valkey) -> list[str]:
+    """Every group of cached responses, by its key."""
+    found = server.execute("KEYS", "{gw:responses2:*}:????????????????????????????????")
+    return [name.decode() for name in found]
+
+
+def counted(server: Valkey) -> int:
+    """What the gateway says that cached responses take there, in bytes."""
+    names = server.execute("KEYS", "{gw:responses2:*}:bytes")
+    return sum(int(server.execute("GET", name)) for name in names)
+
+
+def used(server: Valkey) -> int:
+    """What the server has allocated, in bytes."""
+    with closing(server.client()) as client:
+        return int(client.info("memory")["used_memory"])
 
 
 class Replica:
@@ -38,8 +60,12 @@ class Replica:
         settings = Redis(url=SecretStr(url), timeout=0.5, connect_timeout=0.5)
         self.client = RedisClient(settings)
         self.near = MemoryResponseStore(2**20, Metrics())
-        self.far = RedisResponseStore(self.client, time, partial(purge_message, name))
-        self.store = TieredResponseStore(self.near, self.far, name, Metrics(), time)
+        self.metrics = Metrics()
+        told = partial(purge_message, name)
+        self.far = RedisResponseStore(
+            self.client, time, told, max_bytes=64 * MAX_BYTES, metrics=self.metrics
+        )
+        self.store = TieredResponseStore(self.near, self.far, name, self.metrics, time)
         self.heard: list[tuple[str, bool]] = []
         self.store.listeners.append(lambda tag, terminal: self.heard.append((tag, terminal)))
         self.subscribed = 0
@@ -176,13 +202,84 @@ async def test_every_group_has_an_end_and_a_bound(
     one, _ = replicas
     for number in range(MAX_KEYS):
         await one.far.store("t", str(number), response(b""))
-    [group] = server.execute("KEYS", "gw:*")
+    [group] = groups(server)
     assert 0 < server.execute("PTTL", group) <= 1000 * (60 + 600)
     assert server.execute("HLEN", group) == MAX_KEYS + 1  # and the count
 
     await one.far.store("t", "one more", response(b""))
 
     assert await one.store.purge("t") == 1
+
+
+async def test_all_of_it_is_bounded_and_the_newest_stays(
+    replicas: Sequence[Replica], server: Valkey
+) -> None:
+    one, two = replicas
+    one.far._partition_bytes = MAX_BYTES // PARTITIONS
+    before = used(server)
+    count = 4 * MAX_BYTES // 4000
+    for number in range(count):
+        await one.far.store(f"job:{number}", "k", response(random.randbytes(3000)))
+
+    taken = used(server) - before
+    assert 0.6 * MAX_BYTES < counted(server) <= MAX_BYTES
+    assert 0.5 * MAX_BYTES < taken < 1.1 * MAX_BYTES
+    assert await two.far.lookup(f"job:{count - 1}", "k")
+    assert not await two.far.lookup("job:0", "k")
+    evicted = count - len(groups(server))
+    assert sample(one.metrics, "cache_evictions_total", tier="redis") == evicted > 0
+
+
+async def test_one_answer_drives_not_all_others_out(
+    replicas: Sequence[Replica], server: Valkey
+) -> None:
+    one, _ = replicas
+    one.far._partition_bytes = MAX_BYTES // PARTITIONS
+    await one.put(b"small")
+    await one.far.store("t", "large", response(random.randbytes(MAX_BYTES // 8)))
+
+    assert await one.far.lookup("t", "large") == ()
+    assert await one.far.lookup("t", "k")
+
+
+async def test_what_is_counted_is_what_is_there(
+    replicas: Sequence[Replica], server: Valkey
+) -> None:
+    one, _ = replicas
+    dice = random.Random(7)
+    for _ in range(300):
+        tag, key = f"job:{dice.randrange(4)}", f"{dice.randrange(6)}"
+        match dice.randrange(8):
+            case 0:
+                await one.far.purge(tag)
+            case 1:
+                await one.far.expire(tag, time())
+            case _:
+                await one.far.store(tag, key, response(dice.randbytes(dice.randrange(2000))))
+
+    found = 0
+    for name in groups(server):
+        keys = server.execute("HGETALL", name).items()
+        found += 700 + sum(90 + len(value) for key, value in keys if key)
+    assert counted(server) == found
+    for number in range(4):
+        await one.far.purge(f"job:{number}")
+    assert counted(server) == 0
+
+
+async def test_what_redis_ended_counts_no_more(replicas: Sequence[Replica], server: Valkey) -> None:
+    one, _ = replicas
+    answer = response(b"x" * 500)
+    await one.far.store("t", "k", answer)
+    once = counted(server)
+    [group] = groups(server)
+    partition, _, name = group.rpartition(":")
+    server.execute("DEL", group)  # as at its end
+    server.execute("ZADD", f"{partition}:ends", "1", name)
+
+    await one.far.store("t", "k", answer)
+
+    assert counted(server) == once
 
 
 async def test_replicas_share_what_they_asked_the_upstream(server: Valkey, tmp_path: Path) -> None:
@@ -206,7 +303,7 @@ async def test_replicas_share_what_they_asked_the_upstream(server: Valkey, tmp_p
 
         async def is_shared() -> bool:
             await one.request("GET", path)
-            return bool(server.execute("KEYS", "gw:responses1:*"))
+            return bool(groups(server))
 
         async def hits() -> float:
             return (await two.metrics())["gateway_cache_lookups_total{result=hit,tier=redis}"]

@@ -1,6 +1,6 @@
--- KEYS: the group. ARGV: the channel, and what the other replicas are to hear.
+-- ARGV: the group, the channel, and what the other replicas are to hear.
 -- Returns how many variants there were.
-local found = redis.call('HGET', KEYS[1], '')
-redis.call('UNLINK', KEYS[1])
-redis.call('PUBLISH', ARGV[1], ARGV[2])
+local found = redis.call('HGET', key(ARGV[1]), '')
+forget(ARGV[1])
+redis.call('PUBLISH', ARGV[2], ARGV[3])
 return tonumber(found or 0)
