@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
-from gateway.cli.option import Commands, add_admin, add_config
+from gateway.cli.option import Commands, add_desk
 from gateway.cli.table import show_table
 
 if TYPE_CHECKING:
@@ -22,19 +22,12 @@ def add(commands: Commands) -> None:
     """The commands and their options."""
     convex = commands.add_parser("convex", help="what Convex refused, and sending it again")
     below = convex.add_subparsers(required=True, metavar="COMMAND")
-    _add_common(below.add_parser("dead", help="show the dead letters, newest first"), _dead)
+    add_desk(below.add_parser("dead", help="show the dead letters, newest first"), _dead)
     replay = below.add_parser("replay", help="send dead letters again")
     what = replay.add_mutually_exclusive_group(required=True)
     what.add_argument("ids", nargs="*", default=[], metavar="ID")
     what.add_argument("--all", action="store_true", help="every one, oldest first")
-    _add_common(replay, _replay)
-
-
-def _add_common(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int]) -> None:
-    parser.add_argument("--json", action="store_true", help="as JSON")
-    add_admin(parser)
-    add_config(parser)
-    parser.set_defaults(run=run)
+    add_desk(replay, _replay)
 
 
 def _dead(arguments: argparse.Namespace) -> int:

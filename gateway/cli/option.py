@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
@@ -27,3 +28,11 @@ def add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config", type=Path, default=Path("gateway.yaml"), help="default: %(default)s"
     )
+
+
+def add_desk(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int]) -> None:
+    """What a command of a desk takes, and the command: `--json`, `--admin URL`, `--config FILE`."""
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    add_admin(parser)
+    add_config(parser)
+    parser.set_defaults(run=run)

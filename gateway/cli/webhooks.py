@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
-from gateway.cli.option import Commands, add_admin, add_config
+from gateway.cli.option import Commands, add_desk
 from gateway.cli.table import show_table
 
 if TYPE_CHECKING:
@@ -36,14 +36,14 @@ def _add_list(commands: Commands) -> None:
     listing.add_argument("--owner", help="only this one's")
     listing.add_argument("--status", choices=["active", "paused", "disabled"])
     listing.add_argument("--job", metavar="JOB_ID", help="the callbacks of this job instead")
-    _add_common(listing, _list)
+    add_desk(listing, _list)
 
 
 def _add_show(commands: Commands) -> None:
     show = commands.add_parser("show", help="show one webhook and its latest deliveries")
     show.add_argument("webhook_id", metavar="ID")
     show.add_argument("--status", help="only deliveries with it, such as exhausted")
-    _add_common(show, _show)
+    add_desk(show, _show)
 
 
 def _add_replay(commands: Commands) -> None:
@@ -52,7 +52,7 @@ def _add_replay(commands: Commands) -> None:
     what = replay.add_mutually_exclusive_group(required=True)
     what.add_argument("--since", metavar="TIME", help="such as 2026-01-01T00:00:00Z")
     what.add_argument("--delivery", metavar="DELIVERY_ID", help="this one alone")
-    _add_common(replay, _replay)
+    add_desk(replay, _replay)
 
 
 def _add_audit(commands: Commands) -> None:
@@ -62,14 +62,7 @@ def _add_audit(commands: Commands) -> None:
     audit.add_argument("--since", metavar="TIME", help="such as 2026-01-01T00:00:00Z")
     audit.add_argument("--until", metavar="TIME")
     audit.add_argument("--limit", type=int, default=50, help="default: %(default)s; at most 100")
-    _add_common(audit, _audit)
-
-
-def _add_common(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int]) -> None:
-    parser.add_argument("--json", action="store_true", help="as JSON")
-    add_admin(parser)
-    add_config(parser)
-    parser.set_defaults(run=run)
+    add_desk(audit, _audit)
 
 
 def _list(arguments: argparse.Namespace) -> int:

@@ -32,19 +32,6 @@ CACHEABLE = {"Cache-Control": "max-age=600"}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def upstream() -> AsyncIterator[Echo]:
-    async with Echo() as server:
-        yield server
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def echo(upstream: Echo) -> AsyncIterator[Echo]:
-    upstream.arrived.clear()
-    yield upstream
-    upstream.answer = None
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def gateway(
     upstream: Echo, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[GatewayProcess]:

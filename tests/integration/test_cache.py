@@ -21,23 +21,11 @@ WAIT_SECONDS = 10.0
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def echo_process() -> AsyncIterator[Echo]:
-    async with Echo() as server:
-        yield server
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def echo(echo_process: Echo) -> AsyncIterator[Echo]:
-    yield echo_process
-    echo_process.answer = None
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def gateway(
-    echo_process: Echo, tmp_path_factory: pytest.TempPathFactory
+    upstream: Echo, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[GatewayProcess]:
     policies = {"cache": {"max_entry": MAX_ENTRY}}
-    url = f"http://127.0.0.1:{echo_process.port}"
+    url = f"http://127.0.0.1:{upstream.port}"
     folder = tmp_path_factory.mktemp("gw")
     async with GatewayProcess(folder, url, policies=policies, health={"interval": "1h"}) as process:
         yield process

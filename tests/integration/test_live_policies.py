@@ -29,17 +29,11 @@ KEYED = {"X-API-Key": KEY}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def echo() -> AsyncIterator[Echo]:
-    async with Echo() as server:
-        yield server
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def gateway(
-    echo: Echo, tmp_path_factory: pytest.TempPathFactory
+    upstream: Echo, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[GatewayProcess]:
     settings: dict[str, Any] = {"health": {"interval": "1h"}, "policies": {"poll": "100ms"}}
-    url = f"http://127.0.0.1:{echo.port}"
+    url = f"http://127.0.0.1:{upstream.port}"
     async with GatewayProcess(tmp_path_factory.mktemp("gw"), url, **settings) as process:
         yield process
 

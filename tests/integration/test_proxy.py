@@ -27,22 +27,8 @@ MAX_BODY = 3 * 1024**2
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def echo_process() -> AsyncIterator[Echo]:
-    async with Echo() as server:
-        yield server
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def echo(echo_process: Echo) -> AsyncIterator[Echo]:
-    yield echo_process
-    echo_process.answer = None
-    echo_process.reads = True
-    echo_process.arrived.clear()
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def gateway(
-    echo_process: Echo, tmp_path_factory: pytest.TempPathFactory
+    upstream: Echo, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[GatewayProcess]:
     settings: dict[str, Any] = {
         "upstream": {"response_timeout": "500ms", "connect_timeout": "2s"},
@@ -51,7 +37,7 @@ async def gateway(
         "health": {"interval": "1h"},
         "policies": {"validation": {"routes": {"job-create": {"max_body": 2 * MAX_BODY}}}},
     }
-    url = f"http://127.0.0.1:{echo_process.port}"
+    url = f"http://127.0.0.1:{upstream.port}"
     async with GatewayProcess(tmp_path_factory.mktemp("gw"), url, **settings) as process:
         yield process
 

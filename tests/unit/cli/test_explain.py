@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +33,7 @@ POLICIES = {
 
 
 @pytest.fixture
-def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in [name for name in os.environ if name.startswith("GATEWAY")]:
-        monkeypatch.delenv(name)
+def config(tmp_path: Path) -> Path:
     (tmp_path / "policies").mkdir()
     for name, document in POLICIES.items():
         (tmp_path / "policies" / f"{name}.yaml").write_text(json.dumps(document))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from pathlib import Path
 
@@ -15,13 +14,6 @@ from gateway.settings.load import load_policies
 from gateway.store.sqlite.lock import FileLock
 
 Captured = pytest.CaptureFixture[str]
-
-
-@pytest.fixture(autouse=True)
-def no_settings_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in list(os.environ):
-        if name.startswith("GATEWAY"):
-            monkeypatch.delenv(name)
 
 
 @pytest.fixture

@@ -22,14 +22,7 @@ from gateway.core.credential import hash_key
 from gateway.core.error import SettingsError
 from gateway.settings.load import load_policies
 
-ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(autouse=True)
-def no_settings_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in list(os.environ):
-        if name.startswith("GATEWAY"):
-            monkeypatch.delenv(name)
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
