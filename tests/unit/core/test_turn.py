@@ -68,15 +68,16 @@ def test_turns_that_began_in_one_moment_spread_out_evenly(count: int, interval: 
     for number in range(count):
         turns.put(str(number), 0.0)
     asked: Counter[int] = Counter()
-    until = 6 * interval
+    until = 9 * interval
     while (at := turns.next_at()) is not None and at < until:
         key = turns.take(at)
         assert key is not None
         asked[int(at)] += 1
         turns.put_within(key, at + 0.5 * interval, at + interval)
-    settled = [asked[second] for second in range(int(4 * interval), int(until) - 1)]
+    settled = [asked[second] for second in range(int(6 * interval), int(until) - 1)]
     mean = sum(settled) / len(settled)
-    assert max(settled) <= 1.5 * mean + 3
+    # All of them were asked in one second at first.
+    assert max(settled) <= 2 * mean + 3
 
 
 @settings(max_examples=30)
