@@ -12,7 +12,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import chain, convex, fan_out, report, side_by_side, stream, webhooks
+from benchmarks import (
+    chain,
+    convex,
+    fan_out,
+    footprint,
+    report,
+    side_by_side,
+    stream,
+    webhooks,
+)
 
 
 def _peers(folder: Path, *, quick: bool) -> dict[str, Any]:
@@ -37,6 +46,21 @@ def _fan_out(folder: Path, *, quick: bool) -> dict[str, Any]:
     found = fan_out.run(folder, clients, 5.0 if quick else 20.0)
     fan_out.show(found, clients)
     return {"fan_out": found}
+
+
+def _footprint(folder: Path, *, quick: bool) -> dict[str, Any]:
+    """Time to ready, memory, descriptors; the image's size, which takes minutes, unless quick."""
+    sides = footprint.run(
+        folder, **({"starts": 3, "seconds": 2} if quick else {"starts": 9, "seconds": 10})
+    )
+    loaded = footprint.imports(3 if quick else 9)
+    footprint.show(sides)
+    report.show_mapping("imports", loaded)
+    found: dict[str, Any] = {"sides": sides, "imports": loaded}
+    if not quick and (size := footprint.image_size(folder)):
+        report.show_mapping("image", size, "10.0f")
+        found["image"] = size
+    return {"footprint": found}
 
 
 def _policies(folder: Path, *, quick: bool) -> dict[str, Any]:  # noqa: ARG001 - needs no files
@@ -65,6 +89,7 @@ def _convex(_folder: Path, *, quick: bool) -> dict[str, Any]:
 SECTIONS: dict[str, Callable[..., dict[str, Any]]] = {
     "convex": _convex,
     "fanout": _fan_out,
+    "footprint": _footprint,
     "peers": _peers,
     "policies": _policies,
     "streams": _streams,

@@ -29,6 +29,14 @@ class Measured:
         """Memory of its own: shared pages count for the processes that share them (PSS)."""
         return sum(each.memory_full_info().pss for each in self._tree())
 
+    def descriptors(self) -> int:
+        """Open file descriptors, sockets among them."""
+        return sum(each.num_fds() for each in self._tree())
+
+    def threads(self) -> int:
+        """Threads, each process's first among them."""
+        return sum(each.num_threads() for each in self._tree())
+
     def _tree(self) -> list[psutil.Process]:
         return [self._process, *self._process.children(recursive=True)]
 
@@ -39,13 +47,26 @@ def started(command: Sequence[str], port: int, core: int, output: Path) -> Itera
 
     Raises RuntimeError with what it printed when it ends first or never listens.
     """
+    with _pinned(command, core, output) as process:
+        _await(process, port, output)
+        yield Measured(process.pid)
+
+
+@contextmanager
+def launched(command: Sequence[str], core: int, output: Path) -> Iterator[Measured]:
+    """As `started`, but does not wait until it is ready."""
+    with _pinned(command, core, output) as process:
+        yield Measured(process.pid)
+
+
+@contextmanager
+def _pinned(command: Sequence[str], core: int, output: Path) -> Iterator[subprocess.Popen[bytes]]:
     with output.open("wb") as sink:
         process = subprocess.Popen(
             ["taskset", "-c", str(core), *command], stdout=sink, stderr=subprocess.STDOUT
         )
     try:
-        _await(process, port, output)
-        yield Measured(process.pid)
+        yield process
     finally:
         process.terminate()
         try:
