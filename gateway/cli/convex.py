@@ -25,7 +25,7 @@ def add(commands: Commands) -> None:
     add_desk(below.add_parser("dead", help="show the dead letters, newest first"), _dead)
     replay = below.add_parser("replay", help="send dead letters again")
     what = replay.add_mutually_exclusive_group(required=True)
-    what.add_argument("ids", nargs="*", default=[], metavar="ID")
+    what.add_argument("ids", nargs="*", default=[], metavar="ID", help="as `dead` shows it")
     what.add_argument("--all", action="store_true", help="every one, oldest first")
     add_desk(replay, _replay)
 

@@ -61,7 +61,7 @@ def _add_list(commands: Commands) -> None:
 
 def _add_rotate(commands: Commands) -> None:
     rotate = commands.add_parser("rotate", help="make a successor; the key lives on for an overlap")
-    rotate.add_argument("key_id", metavar="ID")
+    rotate.add_argument("key_id", metavar="ID", help="of the key to succeed")
     rotate.add_argument("--id", help="the successor's; default: a random one")
     rotate.add_argument("--overlap", default="24h", help="how long both work; default: %(default)s")
     rotate.add_argument("--expires", metavar="TIME", help="when the successor ends")
@@ -74,7 +74,7 @@ def _add_rotate(commands: Commands) -> None:
 
 def _add_revoke(commands: Commands) -> None:
     revoke = commands.add_parser("revoke", help="end a key of the store at once")
-    revoke.add_argument("key_id", metavar="ID")
+    revoke.add_argument("key_id", metavar="ID", help="as `list` shows it")
     add_admin(revoke)
     add_config(revoke)
     revoke.set_defaults(run=_revoke)

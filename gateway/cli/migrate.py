@@ -40,20 +40,23 @@ def add(commands: Commands) -> None:
     up.add_argument("--to", metavar="NAME", help="of Convex's, up to this one; default: all")
     _add_batches(up)
     down = _action(actions, "down", "roll back the last migration", _down)
-    down.add_argument("what", choices=("convex", "store"))
+    down.add_argument("what", choices=("convex", "store"), help="whose")
     down.add_argument("--to", metavar="NAME", help="of Convex's, this one and all after it")
     _add_batches(down)
     about = "forget what an applied migration overwrote: no way back"
     confirm = _action(actions, "confirm", about, _confirm)
-    confirm.add_argument("name", metavar="NAME")
-    confirm.add_argument("--batch-size", type=_batch_size, default=200, metavar="N")
+    confirm.add_argument("name", metavar="NAME", help="as `status` shows it")
+    _add_batch_size(confirm)
 
 
 def _add_batches(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="of Convex's, do it and undo it")
-    parser.add_argument(
-        "--batch-size", type=_batch_size, default=200, metavar="N", help="documents a transaction"
-    )
+    _add_batch_size(parser)
+
+
+def _add_batch_size(parser: argparse.ArgumentParser) -> None:
+    about = "documents a transaction; default: %(default)s"
+    parser.add_argument("--batch-size", type=_batch_size, default=200, metavar="N", help=about)
 
 
 def _batch_size(text: str) -> int:

@@ -19,6 +19,7 @@ def add(commands: Commands) -> None:
             *("gateway", "auth", "cache", "cors", "idempotency", "rate_limits"),
             *("security_headers", "validation"),
         ),
+        help="default: %(default)s",
     )
     schema.set_defaults(run=_schema)
 

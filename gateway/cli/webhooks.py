@@ -34,21 +34,21 @@ def add(commands: Commands) -> None:
 def _add_list(commands: Commands) -> None:
     listing = commands.add_parser("list", help="show webhooks")
     listing.add_argument("--owner", help="only this one's")
-    listing.add_argument("--status", choices=["active", "paused", "disabled"])
+    listing.add_argument("--status", choices=["active", "paused", "disabled"], help="only these")
     listing.add_argument("--job", metavar="JOB_ID", help="the callbacks of this job instead")
     add_desk(listing, _list)
 
 
 def _add_show(commands: Commands) -> None:
     show = commands.add_parser("show", help="show one webhook and its latest deliveries")
-    show.add_argument("webhook_id", metavar="ID")
+    show.add_argument("webhook_id", metavar="ID", help="as `list` shows it")
     show.add_argument("--status", help="only deliveries with it, such as exhausted")
     add_desk(show, _show)
 
 
 def _add_replay(commands: Commands) -> None:
     replay = commands.add_parser("replay", help="send again what a webhook missed")
-    replay.add_argument("webhook_id", metavar="ID")
+    replay.add_argument("webhook_id", metavar="ID", help="as `list` shows it")
     what = replay.add_mutually_exclusive_group(required=True)
     what.add_argument("--since", metavar="TIME", help="such as 2026-01-01T00:00:00Z")
     what.add_argument("--delivery", metavar="DELIVERY_ID", help="this one alone")
@@ -60,7 +60,7 @@ def _add_audit(commands: Commands) -> None:
     audit.add_argument("--webhook", metavar="ID", help="of this webhook alone")
     audit.add_argument("--action", help="such as webhook.deleted, or webhook.*, delivery.*")
     audit.add_argument("--since", metavar="TIME", help="such as 2026-01-01T00:00:00Z")
-    audit.add_argument("--until", metavar="TIME")
+    audit.add_argument("--until", metavar="TIME", help="up to there; default: now")
     audit.add_argument("--limit", type=int, default=50, help="default: %(default)s; at most 100")
     add_desk(audit, _audit)
 

@@ -1,8 +1,8 @@
 """Writes what follows from the code: `python -m tests.docs.generate`.
 
-That is config/schema/, docs/settings.md, docs/metrics.md, docs/problems.md, the marked part of
-docs/jobs.md, and the alerts as the Prometheus operator takes them. What a setting means is written
-in docs/settings.md itself, and kept.
+That is config/schema/, docs/settings.md, docs/metrics.md, docs/problems.md, docs/commands.md, the
+marked part of docs/jobs.md, and the alerts as the Prometheus operator takes them. What a setting
+means is written in docs/settings.md itself, and kept.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from gateway.core.error import GatewayError
 from gateway.core.job import TRANSITIONS, EventType, State
 from gateway.telemetry.metric import Metrics
 from gateway.telemetry.worker_metric import WorkerMetrics
+from tests.docs.command import commands
 from tests.docs.markdown import ROOT, tables
 from tests.docs.setting import Setting, file_name, files, settings
 
@@ -28,6 +29,7 @@ SETTINGS = ROOT / "docs" / "settings.md"
 METRICS = ROOT / "docs" / "metrics.md"
 JOBS = ROOT / "docs" / "jobs.md"
 PROBLEMS = ROOT / "docs" / "problems.md"
+COMMANDS = ROOT / "docs" / "commands.md"
 SCHEMAS = ROOT / "config" / "schema"
 ALERTS = ROOT / "config" / "prometheus" / "alerts.yaml"
 RULE = ROOT / "config" / "kubernetes" / "components" / "monitoring" / "prometheus-rule.yaml"
@@ -64,6 +66,13 @@ share each shows all, where each has its own store each shows its own. This page
 the code. What the mission called them is in [mission.md](mission.md).
 """
 
+_COMMANDS_HEAD = """\
+# Commands
+
+`gateway --help` says the same. Every command exits with 0 when all is well, with 1 when there is a
+problem, said on standard error as what, where and how to mend it, and with 2 when it was called
+wrongly. This page is generated from the code.
+"""
 _RULE_HEAD = """\
 # Generated from config/prometheus/alerts.yaml, where each alert has its test and its runbook.
 apiVersion: monitoring.coreos.com/v1
@@ -90,6 +99,7 @@ def pages() -> dict[Path, str]:
         METRICS: metrics_page(),
         PROBLEMS: problems_page(),
         JOBS: jobs_page(JOBS.read_text()),
+        COMMANDS: commands_page(),
         RULE: rule(ALERTS.read_text()),
     }
 
@@ -148,6 +158,20 @@ def jobs_page(page: str) -> str:
     assert begin, "docs/jobs.md lacks the mark where the diagram begins"
     assert end, "docs/jobs.md lacks the mark where the diagram ends"
     return f"{head}{BEGIN}{''.join(_diagram())}\n{''.join(_transitions())}{END}{tail}"
+
+
+def commands_page() -> str:
+    """Every command with its options."""
+    parts = [_COMMANDS_HEAD]
+    for command in commands():
+        parts.append(f"\n## {command.name}\n\n{command.meaning[0].upper()}{command.meaning[1:]}.\n")
+        if command.options:
+            parts.append(f"\n{_row(('option', 'meaning'))}{_row(('---', '---'))}")
+        parts += [
+            _row((f"`{option.written}`".replace("|", "\\|"), option.meaning))
+            for option in command.options
+        ]
+    return "".join(parts)
 
 
 def rule(alerts: str) -> str:

@@ -12,6 +12,7 @@ from gateway.core.job import TRANSITIONS
 from gateway.settings import yaml
 from gateway.telemetry.metric import Metrics
 from tests.docs import generate
+from tests.docs.command import commands
 from tests.docs.markdown import ROOT, tables
 from tests.docs.setting import file_name, files, settings
 
@@ -64,6 +65,28 @@ def test_page_says_which_settings_nothing_uses() -> None:
     }
 
     assert {path for (_, path), said in meanings.items() if UNUSED in said} == unread | ALSO_UNUSED
+
+
+def test_every_command_and_option_has_a_meaning() -> None:
+    found = commands()
+    silent = [
+        (command.name, option.written)
+        for command in found
+        for option in command.options
+        if not option.meaning
+    ]
+
+    assert silent == []
+    assert [command.name for command in found if not command.meaning] == []
+    assert len({command.name for command in found}) == len(found) > 20
+
+
+def test_every_series_and_every_problem_has_a_meaning() -> None:
+    pages = (generate.METRICS, "what it says"), (generate.PROBLEMS, "when")
+    rows = [(row, name) for page, name in pages for row in tables(page.read_text())[0].rows]
+
+    assert [row for row, name in rows if len(row[name]) < 10] == []
+    assert len(rows) > 60
 
 
 def test_series_that_nothing_feeds_are_the_known_ones() -> None:
