@@ -84,7 +84,10 @@ def test_every_settings_sample_is_taken(page: str, sample: str, tmp_path: Path) 
     (tmp_path / Path(found[1]).name).write_text(sample)
 
     if found[2] is None:
-        load(tmp_path / "gateway.yaml", {"REDIS_URL": "redis://127.0.0.1:6379"})
+        load(
+            tmp_path / "gateway.yaml",
+            {"REDIS_URL": "redis://127.0.0.1:6379", "HOSTNAME": "gateway-0"},
+        )
     else:
         load_policies(tmp_path)
 
