@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from functools import partial
+from typing import TYPE_CHECKING
 
-from gateway.app.replica import Replica
 from gateway.core.error import StoreUnavailable
-from gateway.settings.model import Redis, Settings
+from gateway.settings.model import Settings
 from gateway.settings.policy import PolicySet
 from gateway.settings.share import portion
 from gateway.store.audit import AuditLog
@@ -22,19 +20,7 @@ from gateway.store.memory.window import MemoryWindowStore
 from gateway.store.memory.window_share import WindowShareStore
 from gateway.store.outbox import Outbox
 from gateway.store.place import PlaceStore
-from gateway.store.redis.audit import RedisAuditLog
-from gateway.store.redis.client import RedisClient
-from gateway.store.redis.idempotency import RedisIdempotencyStore
-from gateway.store.redis.job import RedisJobStore
-from gateway.store.redis.key import RedisKeyStore
-from gateway.store.redis.outbox import RedisOutbox
-from gateway.store.redis.place import RedisPlaceStore
-from gateway.store.redis.response import RedisResponseStore
-from gateway.store.redis.subscription import Subscription
-from gateway.store.redis.webhook import RedisWebhookStore
-from gateway.store.redis.window import RedisWindowStore
 from gateway.store.response import ResponseStore
-from gateway.store.response_tier import TieredResponseStore, purge_message
 from gateway.store.sqlite.audit import SqliteAuditLog
 from gateway.store.sqlite.database import Database
 from gateway.store.sqlite.idempotency import SqliteIdempotencyStore
@@ -46,11 +32,16 @@ from gateway.store.webhook import WebhookStore
 from gateway.store.window import WindowStore
 from gateway.telemetry.metric import Metrics
 
+if TYPE_CHECKING:
+    from gateway.app.replica import Replica
+    from gateway.app.shared import Shared
+    from gateway.store.redis.client import RedisClient
+    from gateway.store.response_tier import TieredResponseStore
+
 
 class Stores:
     """Every store of one process; `local_windows` take over while `windows` are away.
 
-    `redis` is the client of the stores that many replicas share; None without the section.
     `replica` is this process among them, where jobs and messages too are in Redis. `places` are
     what replicas share whose upstream is one. `uses_file`: something at least is in SQLite.
     """
@@ -66,56 +57,52 @@ class Stores:
     responses: ResponseStore
 
     def __init__(self, settings: Settings, policies: PolicySet, metrics: Metrics) -> None:
-        self.redis = RedisClient(settings.redis) if settings.redis is not None else None
-        self.replica: Replica | None = None
-        self.places: PlaceStore | None = None
-        self.now: Callable[[], float] = time.time
-        file = settings.store.sqlite
-        self._database = Database(file.path, patience_seconds=file.timeout)
-        if settings.store.kind == "redis" and self.redis is not None:
-            self._share(settings, self.redis)
-        else:
-            self.jobs = SqliteJobStore(self._database)
-            self.outbox = SqliteOutbox(self._database)
-            self.webhooks = SqliteWebhookStore(self._database)
-            self.audit = SqliteAuditLog(self._database)
-        self.uses_file = settings.store.kind == "sqlite"
-        if keys_are_shared(settings) and self.redis is not None:
-            self.keys = RedisKeyStore(self.redis)
-            self.idempotency = RedisIdempotencyStore(self.redis)
-        else:
-            self.uses_file = True
-            self.keys = SqliteKeyStore(self._database)
-            self.idempotency = SqliteIdempotencyStore(self._database)
         self._workers = settings.workers
-        alone = settings.workers == 1
-        local = MemoryWindowStore() if alone else WindowShareStore(settings.workers)
-        self.windows = self.local_windows = local
-        if self.redis is not None and settings.redis is not None:
-            patience = settings.redis.limit_timeout
-            self.windows = RedisWindowStore(self.redis, patience_seconds=patience)
+        self.now: Callable[[], float] = time.time
         self.memory = MemoryResponseStore(self._memory_of(policies), metrics)
         self.responses = self.memory
-        self.tiers: TieredResponseStore | None = None
-        self._purges: Subscription | None = None
-        if self.redis is not None and settings.redis is not None:
-            self._share_responses(self.redis, settings.redis, metrics)
+        alone = settings.workers == 1
+        self.local_windows = MemoryWindowStore() if alone else WindowShareStore(settings.workers)
+        self.windows = self.local_windows
+        self.replica: Replica | None = None
+        self.places: PlaceStore | None = None
+        self._shared = _shared(settings, self.memory, metrics)
+        self._file(settings)
+        if self._shared is not None:
+            self.windows, self.responses = self._shared.windows, self._shared.responses
+            self._share(self._shared, settings)
 
-    def _share_responses(self, client: RedisClient, settings: Redis, metrics: Metrics) -> None:
-        """What is cached is looked for in Redis too, and a purge is heard by every replica."""
-        replica = secrets.token_hex(8)
-        told = partial(purge_message, replica)
-        far = RedisResponseStore(
-            client,
-            time.time,
-            told,
-            max_bytes=settings.cache_max_bytes,
-            metrics=metrics,
-            patience_seconds=settings.cache_timeout,
-        )
-        tiers = TieredResponseStore(self.memory, far, replica, metrics, time.time)
-        self.responses = self.tiers = tiers
-        self._purges = Subscription(client, far.channel, tiers.hear, tiers.missed)
+    def _file(self, settings: Settings) -> None:
+        """What is in SQLite, unless it is shared."""
+        file = settings.store.sqlite
+        self._database = database = Database(file.path, patience_seconds=file.timeout)
+        self.uses_file = settings.store.kind == "sqlite" or not keys_are_shared(settings)
+        self.jobs = SqliteJobStore(database)
+        self.outbox = SqliteOutbox(database)
+        self.webhooks = SqliteWebhookStore(database)
+        self.audit = SqliteAuditLog(database)
+        self.keys = SqliteKeyStore(database)
+        self.idempotency = SqliteIdempotencyStore(database)
+
+    def _share(self, shared: Shared, settings: Settings) -> None:
+        """What the settings want in Redis."""
+        if keys_are_shared(settings):
+            self.keys, self.idempotency = shared.keys, shared.idempotency
+        if (records := shared.records) is not None:
+            self.replica, self.places = records.replica, records.places
+            self.now = records.replica.now
+            self.jobs, self.outbox = records.jobs, records.outbox
+            self.webhooks, self.audit = records.webhooks, records.audit
+
+    @property
+    def redis(self) -> RedisClient | None:
+        """The client of the stores that replicas share; None without the section."""
+        return None if self._shared is None else self._shared.client
+
+    @property
+    def tiers(self) -> TieredResponseStore | None:
+        """The cache's two tiers, where Redis is the second."""
+        return None if self._shared is None else self._shared.responses
 
     def apply(self, policies: PolicySet) -> None:
         """Go by these policies from now on; what is stored stays, within its new bound."""
@@ -127,8 +114,8 @@ class Stores:
 
     async def hear(self) -> None:
         """Hear of what other replicas purge, until cancelled; without Redis there are none."""
-        if self._purges is not None:
-            await self._purges.run()
+        if self._shared is not None:
+            await self._shared.purges.run()
 
     async def probe_file(self) -> int:
         """Read and commit in the SQLite file, changing nothing: the bytes left on its volume.
@@ -152,20 +139,6 @@ class Stores:
         if isinstance(self.idempotency, SqliteIdempotencyStore):
             await self.idempotency.void()
 
-    def _share(self, settings: Settings, client: RedisClient) -> None:
-        self.replica = Replica(settings, client)
-        self.now = self.replica.now
-        layout = self.replica.layout
-        jobs = RedisJobStore(client, layout)
-        self.jobs = jobs
-        self.outbox = RedisOutbox(client, layout)
-        self.webhooks = RedisWebhookStore(client, layout, jobs)
-        self.audit = RedisAuditLog(client, layout)
-        if settings.upstream.shared:
-            self.places = RedisPlaceStore(client)
-        elif settings.workers > 1:
-            self.places = RedisPlaceStore(client, settings.upstream.instance)
-
     async def close(self) -> None:
         """Close them all; what was committed stays."""
         if self.tiers is not None:
@@ -175,6 +148,15 @@ class Stores:
             await self.replica.leave()
         if self.redis is not None:
             await self.redis.close()
+
+
+def _shared(settings: Settings, memory: MemoryResponseStore, metrics: Metrics) -> Shared | None:
+    """What is in Redis, if the settings have one."""
+    if settings.redis is None:
+        return None
+    from gateway.app.shared import Shared  # noqa: PLC0415 - most gateways start without it
+
+    return Shared(settings, settings.redis, memory, metrics)
 
 
 def keys_are_shared(settings: Settings) -> bool:
@@ -200,13 +182,17 @@ async def open_stores(settings: Settings, policies: PolicySet) -> AsyncIterator[
 async def open_key_store(settings: Settings) -> AsyncIterator[KeyStore]:
     """The store of API keys alone. Raises SettingsError for a file that cannot be used."""
     if keys_are_shared(settings) and settings.redis is not None:
+        from gateway.store.redis.client import RedisClient  # noqa: PLC0415 - as in `_shared`
+        from gateway.store.redis.key import RedisKeyStore  # noqa: PLC0415
+
         client = RedisClient(settings.redis)
         try:
             yield RedisKeyStore(client)
         finally:
             await client.close()
         return
-    database = Database(settings.store.sqlite.path)
+    file = settings.store.sqlite
+    database = Database(file.path, patience_seconds=file.timeout)
     await database.open()
     try:
         yield SqliteKeyStore(database)
