@@ -49,6 +49,7 @@ Publish = Callable[[Webhook, bool], Awaitable[None]]
 Edit = Callable[[Webhook], Webhook]
 
 _log = get_logger("webhook")
+_audit = get_logger("audit")
 
 
 async def publish_nowhere(_webhook: Webhook, _deleted: bool) -> None:  # noqa: FBT001 - a hook's shape
@@ -300,7 +301,7 @@ def _entry(
 
 def _tell(event: str, request: Request, webhook: Webhook, **fields: Any) -> None:
     """One log line a change. Of the URL only the host: its path may itself be a credential."""
-    _log.info(
+    _audit.info(
         event,
         webhook_id=webhook.id,
         owner=webhook.owner,

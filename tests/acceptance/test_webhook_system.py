@@ -545,6 +545,8 @@ async def test_changes_and_attempts_are_logged_without_secrets(
         return all(any(f'"{event}"' in line for line in lines) for event in events)
 
     await eventually("every change has its line", logged)
+    audited = [line for line in gateway.log.splitlines() if '"logger":"audit"' in line]
+    assert len([line for line in audited if webhook["id"] in line]) == 3
     for secret in (webhook["secret"], rotated.document["secret"], KEY, "token-in-the-path"):
         assert secret not in gateway.log
 

@@ -52,6 +52,14 @@ def test_every_mode_is_in_the_list_of_the_shadow_rollout() -> None:
     assert told == modes
 
 
+def test_every_logger_it_names_is_one() -> None:
+    told = {codes(row["`logger`"])[0] for row in rows("`logger`")}
+    source = "".join(path.read_text() for path in (ROOT / "gateway").rglob("*.py"))
+    used = set(re.findall(r'get_logger\("(\w+)"\)|LOGGER, EVENT = "(\w+)"', source))
+
+    assert told - {name for pair in used for name in pair} == set()
+
+
 def test_every_setting_it_names_is_one() -> None:
     known = {each.path for each in settings()}
     sections = {path.rpartition(".")[0] for path in known}
