@@ -87,8 +87,7 @@ class Ledger:
     ends and another takes its place. One killed takes with it what it counted since it last told.
     """
 
-    def __init__(self, rules: Mapping[str, Rule]) -> None:
-        self._rules = rules
+    def __init__(self) -> None:
         self._live: dict[str, Families] = {}
         self._left: Families = ()
 
@@ -101,6 +100,6 @@ class Ledger:
         known = self._live.pop(process, ())
         self._left = cumulative(merge([self._left, known if last is None else last], {}))
 
-    def sum(self) -> Families:
-        """All of it."""
-        return merge([*self._live.values(), self._left], self._rules)
+    def expositions(self) -> Sequence[Families]:
+        """All of it, to be merged; nothing in here is changed any more."""
+        return [*self._live.values(), self._left]

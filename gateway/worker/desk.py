@@ -22,10 +22,10 @@ _HOP_BY_HOP = frozenset(
 
 
 class Desk:
-    """Asks the first of the members that `serving` gives."""
+    """Asks the first of the members that `answering` gives."""
 
-    def __init__(self, serving: Callable[[], Sequence[Member]]) -> None:
-        self._serving = serving
+    def __init__(self, answering: Callable[[], Sequence[Member]]) -> None:
+        self._answering = answering
 
     def routes(self) -> list[web.RouteDef]:
         """For the end of the admin listener's application: whatever nothing before it takes."""
@@ -33,19 +33,18 @@ class Desk:
 
     async def pass_on(self, request: web.Request) -> web.StreamResponse:
         """A worker's answer. Raises ServiceUnavailable."""
-        serving = self._serving()
-        if not serving:
+        answering = self._answering()
+        if not answering:
             raise ServiceUnavailable("No worker serves at the moment; try again in a second.")
-        member = serving[0]
+        member = answering[0]
         body = await request.read()
         headers = _end_to_end(request.headers)
         headers = [item for item in headers if item[0].lower() != CLIENT.lower()]
         headers.append((CLIENT, request.remote or ""))
-        asked = member.ask(
-            request.method, request.raw_path, _SECONDS, data=body or None, headers=headers
-        )
+        given = {"data": body or None, "headers": headers}
         async with AsyncExitStack() as stack:
             try:
+                asked = member.ask(request.method, request.raw_path, _SECONDS, **given)
                 answer = await stack.enter_async_context(asked)
             except Silent as error:
                 raise ServiceUnavailable(

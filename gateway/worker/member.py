@@ -76,10 +76,12 @@ class Member:
     async def is_ready(self, seconds: float | None = None) -> bool:
         """True once it serves; False when it ended before that, or took longer."""
         ready = asyncio.create_task(self._ready.wait())
-        await asyncio.wait(
-            {ready, self._ending}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED
-        )
-        ready.cancel()
+        try:
+            await asyncio.wait(
+                {ready, self._ending}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            ready.cancel()
         return self.serves
 
     @property
@@ -114,6 +116,8 @@ class Member:
     def ask(self, method: str, path: str, seconds: float, **given: Any) -> Any:
         """A request over its control socket, as aiohttp has it. Raises one of `Silent`."""
         assert self._session is not None
+        if self.exit_code is not None:
+            raise ConnectionError(f"worker {self.slot} has ended")
         return self._session.request(
             method,
             URL(f"http://worker{path}", encoded=True),

@@ -156,6 +156,7 @@ class Overview:
         told = orjson.dumps({"status": self.status.value})
         try:
             async with member.ask("POST", PULSE, PULSE_SECONDS, data=told) as response:
+                response.raise_for_status()
                 self._reports[member.name] = orjson.loads(await response.read())
         except (*Silent, ValueError):
             self._missed(member)

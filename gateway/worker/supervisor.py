@@ -87,7 +87,7 @@ class Supervisor:
             for number in range(settings.workers)
         ]
         self.overview = Overview(self.serving, settings.workers, now)
-        self.exposition = Exposition(self.serving, self._metrics)
+        self.exposition = Exposition(lambda: self.overview.answering, self._metrics)
 
     def serving(self) -> list[Member]:
         """The members that serve, by slot; none that is on its way out."""
@@ -152,8 +152,10 @@ class Supervisor:
             if code is not None:
                 raise StartFailed(code)
         self._starting = False
-        for work in (self._pulse(), self.exposition.run(), *map(self._keep, self._slots)):
+        for work in (self._pulse(), *map(self._keep, self._slots)):
             self._spawn_task(work)
+        if self._settings.metrics.enabled:
+            self._spawn_task(self.exposition.run())
         self._log.info("listening", workers=len(self._slots), **ports)
         return ports
 
@@ -167,7 +169,7 @@ class Supervisor:
             drain=self.drain,
             problem=problem,
             about={"title": settings.api_title, "version": settings.api_version},
-            resources=Desk(self.serving).routes(),
+            resources=Desk(lambda: self.overview.answering).routes(),
         )
         runner = web.AppRunner(admin.application(), access_log=None)
         self._stack.push_async_callback(runner.cleanup)
@@ -196,7 +198,7 @@ class Supervisor:
     async def _follow(self, member: Member) -> None:
         code = await member.ended()
         self._members.discard(member)
-        self.exposition.ended(member)
+        await self.exposition.ended(member)
         self._log.info("worker_ended", worker=member.slot, pid=member.pid, exit_code=code)
 
     async def _keep(self, slot: Slot) -> None:

@@ -218,14 +218,6 @@ async def test_the_sockets_between_them_are_for_one_user(gateway: GatewayProcess
     assert worker.control_directory(gateway).stat().st_mode & 0o777 == 0o700
 
 
-async def test_the_unix_socket_is_served_by_the_workers(gateway: GatewayProcess) -> None:
-    connector = aiohttp.UnixConnector(str(gateway.folder / "api.sock"), force_close=True)
-    async with aiohttp.ClientSession(connector=connector, headers={"X-API-Key": KEY}) as session:
-        for _ in range(8):
-            async with session.get(f"http://gateway{ROUTE}") as response:
-                assert response.status == 200
-
-
 async def test_a_limit_is_one_limit(gateway: GatewayProcess) -> None:
     assert await statuses(gateway, "/api/v1/jobs/history", 30) == {200: LIMIT, 429: 30 - LIMIT}
 
@@ -324,6 +316,19 @@ async def test_renewing_the_workers_loses_no_request(gateway: GatewayProcess) ->
     await eventually("each request is counted once", all_counted)
     restarts = (await gateway.metrics())["gateway_worker_restarts_total{reason=reload}"]
     assert restarts >= WORKERS
+
+
+async def test_the_unix_socket_is_served_still_when_all_were_renewed(
+    gateway: GatewayProcess,
+) -> None:
+    pids = await all_serve(gateway)
+    gateway.signal(signal.SIGHUP)
+    await all_serve(gateway, besides=pids)
+    connector = aiohttp.UnixConnector(str(gateway.folder / "api.sock"), force_close=True)
+    async with aiohttp.ClientSession(connector=connector, headers={"X-API-Key": KEY}) as session:
+        for _ in range(8):
+            async with session.get(f"http://gateway{ROUTE}") as response:
+                assert response.status == 200
 
 
 async def test_bad_settings_renew_nothing(gateway: GatewayProcess) -> None:
