@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 
 from gateway.app.store import Stores
 from gateway.core.contract import STREAM, Contract
+from gateway.core.pace import Pace
 from gateway.core.rendering import Rendering
 from gateway.delivery.base import Sink
 from gateway.delivery.convex import ConvexClient
@@ -20,6 +21,7 @@ from gateway.delivery.subscription import ConvexSubscription, WebhookPublisher, 
 from gateway.delivery.webhook import WebhookSink
 from gateway.job.broadcast import Broadcasts
 from gateway.job.callback import Callbacks
+from gateway.job.gate import Gate
 from gateway.job.observer import Observer
 from gateway.job.tracker import Subscriber, Tracker
 from gateway.job.watcher import Watcher
@@ -58,7 +60,8 @@ class Behind:
         self.callbacks = Callbacks(
             stores.webhooks, self.rule, key.get_secret_value() if key else None, now
         )
-        self.observer = Observer(client, contract, self._refuse, now)
+        gate = Gate(Pace(settings.jobs.watch.max_per_second), metrics, now)
+        self.observer = Observer(client, contract, self._refuse, now, gate)
         self._followers(settings, contract)
 
     async def start(self) -> None:
@@ -163,7 +166,6 @@ class Behind:
             adopt_after_seconds=_ADOPT_AFTER_SECONDS if shares else 0.0,
             metrics=self._metrics,
             now=self._now,
-            jitter=random.random,
         )
 
     def _refuse(self, source: str, reason: str, detail: str, job_id: str | None) -> None:

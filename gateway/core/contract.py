@@ -203,6 +203,16 @@ class Contract:
             corrected=_corrected(document, found.get("percentage")),
         )
 
+    def id_of(self, document: Any, template: str = "") -> str | None:
+        """The job that an answer is about; None when it names none."""
+        expression = self._fields.get(template, self._default).get("id")
+        if expression is None or not isinstance(document, Mapping):
+            return None
+        said = _search(expression, document)
+        if isinstance(said, int) and not isinstance(said, bool):
+            return str(said)
+        return _text(said)
+
     def state_of(self, document: Any, template: str = "") -> State:
         """The state an answer shows; raises `Unreadable` when it shows none."""
         if not isinstance(document, Mapping):

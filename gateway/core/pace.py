@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 MAX_HOLD_SECONDS = 60.0
 TOLERANCE_SECONDS = 0.025  # what a late timer may make up for
-_SLOWEST = 1.0  # requests a second, whatever happens: how else to learn that it is over
+_SLOWEST, _SLOWEST_SHARE = 1.0, 0.01  # a second, or of the bound: how else to learn it is over
+_ROUNDING = 0.001  # seconds: more than floats can lose
 _CUT = 0.5
 _EASE = 0.8
 _EASED_LEAST = 0.1  # of the bound: answers that take long are answers
@@ -33,7 +34,7 @@ class _Grants(NamedTuple):
 
     def taken(self, now: float, rate: float) -> _Grants:
         # With the tolerance in the interval no second holds more than `rate`.
-        return _Grants(max(self.free_at, now) + (1.0 + TOLERANCE_SECONDS) / rate)
+        return _Grants(max(self.free_at, now) + (1.0 + TOLERANCE_SECONDS + _ROUNDING) / rate)
 
 
 class Pace:
@@ -42,7 +43,7 @@ class Pace:
     def __init__(self, bound: float) -> None:
         self.rate = bound
         self._bound = bound
-        self._least = min(_SLOWEST, bound)
+        self._least = min(bound, max(_SLOWEST, bound * _SLOWEST_SHARE))
         self._within_bound = _Grants(0.0)
         self._within_rate = _Grants(0.0)
         self._held_until = 0.0
@@ -56,7 +57,7 @@ class Pace:
         wait = self._within_bound.wait(now)
         if urgent:
             return wait
-        return max(wait, self._within_rate.wait(now), self._held_until - now)
+        return max(wait, self._within_rate.wait(now), self._held_until - now, 0.0)
 
     def take(self, now: float) -> None:
         """A request goes now: `wait` said 0."""

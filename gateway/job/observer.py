@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+import orjson
 from multidict import CIMultiDict
 
 from gateway.core.contract import DETAILS, LIST, STATUS, STREAM, Contract, Unreadable, decode
 from gateway.core.error import ContentTooLarge, UpstreamError, UpstreamTimeout
 from gateway.core.job import Job, Observation
 from gateway.core.sse import ServerEvent
+from gateway.job.gate import Gate
 from gateway.upstream.client import Answer, Exchange, UpstreamClient
 
 MAX_ANSWER_BYTES = 4 * 1024 * 1024
@@ -29,11 +31,13 @@ class Observer:
         contract: Contract,
         refuse: Callable[[str, str, str, str | None], None],
         now: Callable[[], float],
+        gate: Gate,
     ) -> None:
         self._client = client
         self._contract = contract
         self._refuse = refuse
         self._now = now
+        self._gate = gate
 
     async def status(self, job: Job) -> Observation | None:
         """What the status route says; None when it says nothing usable. Raises `UpstreamError`."""
@@ -43,43 +47,70 @@ class Observer:
         """What the details say, tried a few times: they alone carry a completed job's results."""
         for _ in range(_DETAILS_TRIES):
             with suppress(UpstreamError):
-                found = await self._about(DETAILS, job_id, {})
+                found = await self._about(DETAILS, job_id, {}, urgent=True)
                 if found is not None and found.found:
                     return found
         return None
 
     async def listed(self) -> list[Observation]:
         """Every readable entry of the upstream's list. Raises `UpstreamError`."""
-        path = self._contract.path(LIST, "")
-        if path is None:
-            return []
-        at = self._now()
-        answer = await self._fetch(path, {})
-        if answer.status >= 500:  # it may still be starting: asked again, unlike one without a list
-            raise UpstreamError(f"The upstream answered {answer.status} for its list of jobs.")
-        try:
-            items = self._contract.items(_document(answer))
-        except Unreadable as error:
-            self._refuse("list", error.reason, str(error), None)
-            return []
+        items, at = await self._items()
+        template = self._contract.template(LIST)
         seen = []
         for item in items:
             try:
-                seen.append(self._contract.observe(item, at, template=path))
+                seen.append(self._contract.observe(item, at, template=template))
             except Unreadable as error:
                 self._refuse("list", error.reason, str(error), None)
         return seen
+
+    async def shown(self) -> Iterator[tuple[str, int]]:
+        """The jobs of the upstream's list, each with a print of how it is shown there.
+
+        Raises `UpstreamError`.
+        """
+        items, _ = await self._items()
+        template = self._contract.template(LIST)
+        return (
+            (job_id, hash(orjson.dumps(item)))
+            for item in items
+            if (job_id := self._contract.id_of(item, template)) is not None
+        )
+
+    async def _items(self) -> tuple[Sequence[Any], float]:
+        """The entries of the list, and when it was asked for."""
+        path = self._contract.path(LIST, "")
+        if path is None:
+            return [], self._now()
+        answer, at = await self._fetch(path, {})
+        if answer.status >= 500:  # it may still be starting: asked again, unlike one without a list
+            raise UpstreamError(f"The upstream answered {answer.status} for its list of jobs.")
+        try:
+            return self._contract.items(_document(answer)), at
+        except Unreadable as error:
+            self._refuse("list", error.reason, str(error), None)
+            return [], at
 
     async def stream(self, job: Job) -> Exchange:
         """The upstream's stream of a job, its head received. Raises `UpstreamError`."""
         path = self._contract.path(STREAM, job.id) or ""
         headers = {"Accept": "text/event-stream", **trace(job)}
+        sent_at = await self._gate.enter()
         try:
             # A stream may then be silent for long, but its head has nothing to wait for.
             async with asyncio.timeout(_ATTEMPT_SECONDS):
-                return await self._client.send("GET", path, headers, streaming=True, essential=True)
+                exchange = await self._client.send(
+                    "GET", path, headers, streaming=True, essential=True
+                )
         except TimeoutError as error:
-            raise UpstreamTimeout("The upstream did not begin the stream in time.") from error
+            late = UpstreamTimeout("The upstream did not begin the stream in time.")
+            self._gate.failed(sent_at, late)
+            raise late from error
+        except UpstreamError as error:
+            self._gate.failed(sent_at, error)
+            raise
+        self._gate.answered(sent_at, exchange.status, exchange.headers.get("Retry-After"))
+        return exchange
 
     def event(self, event: ServerEvent, job_id: str, source: str) -> Observation | None:
         """What a stream's event says; None for those that show no state."""
@@ -95,13 +126,12 @@ class Observer:
             return None
 
     async def _about(
-        self, route: str, job_id: str, headers: Mapping[str, str]
+        self, route: str, job_id: str, headers: Mapping[str, str], *, urgent: bool = False
     ) -> Observation | None:
         path = self._contract.path(route, job_id)
         if path is None:
             return None
-        at = self._now()
-        answer = await self._fetch(path, headers)
+        answer, at = await self._fetch(path, headers, urgent=urgent)
         if answer.status == 404:
             return Observation(job_id, at, found=False)
         template = self._contract.template(route)
@@ -111,9 +141,14 @@ class Observer:
             self._refuse("poll", error.reason, str(error), job_id)
             return None
 
-    async def _fetch(self, path: str, headers: Mapping[str, str]) -> Answer:
+    async def _fetch(
+        self, path: str, headers: Mapping[str, str], *, urgent: bool = False
+    ) -> tuple[Answer, float]:
+        """The answer, and when it was asked for, in its turn."""
+        sent_at = await self._gate.enter(urgent=urgent)
+        at = self._now()
         try:
-            return await self._client.fetch(
+            answer = await self._client.fetch(
                 "GET",
                 path,
                 {"Accept": "application/json", **headers},
@@ -121,7 +156,12 @@ class Observer:
                 seconds=_ATTEMPT_SECONDS,
             )
         except ContentTooLarge as error:
-            return Answer(413, CIMultiDict(), error.detail.encode())
+            answer = Answer(413, CIMultiDict(), error.detail.encode())
+        except UpstreamError as error:
+            self._gate.failed(sent_at, error)
+            raise
+        self._gate.answered(sent_at, answer.status, answer.headers.get("Retry-After"))
+        return answer, at
 
 
 def _document(answer: Answer) -> Any:

@@ -1,39 +1,56 @@
 """Watches unfinished jobs: claims them, observes the upstream, until they end.
 
-Each claimed job is one task: it follows the upstream's stream where there is one, else polls, fast
-while the job moves and slow while it does not.
+A claimed job is followed by the upstream's stream where there is one and room for one more, by a
+task of its own; the others are polled in turn.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing, suppress
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
 
-from gateway.core.contract import STREAM, Contract
-from gateway.core.error import StoreUnavailable, UpstreamError, UpstreamTimeout
-from gateway.core.job import Job, Observation
+from gateway.core.contract import LIST, STREAM, Contract
+from gateway.core.error import StoreUnavailable
+from gateway.core.job import Job
 from gateway.core.outbox import Claim
-from gateway.core.sse import EventParser, ServerEvent
-from gateway.job.broadcast import Broadcasts, Following
+from gateway.job.broadcast import Broadcasts
+from gateway.job.follower import Follower
+from gateway.job.inquiry import Inquiry
+from gateway.job.lease import Leases
 from gateway.job.observer import Observer
+from gateway.job.poller import Poller
+from gateway.job.reconciliation import Reconciliation
+from gateway.job.survey import Survey
 from gateway.job.tracker import Tracker
 from gateway.settings.model import Watch
 from gateway.store.job import JobStore
 from gateway.telemetry.log import get_logger
 from gateway.telemetry.metric import Metrics
-from gateway.upstream.client import Exchange
 
 MAX_WATCHED = 20_000
 _CLAIM_SECONDS = 0.5
+_CLAIMED_AT_ONCE = 500
 _USELESS_STREAMS = 3
-_FAREWELL_SECONDS = 5.0  # for what a stream says after the job's end
 
-Seen = tuple[ServerEvent, Observation | None]  # an event, and what it shows of the job
+
+@dataclass(slots=True, eq=False)
+class _Watch:
+    """One job being watched.
+
+    After a few streams that say nothing the upstream is taken not to stream it (`tries` is 0).
+    `polls_first`: it was just streamed, and is asked of before it is again.
+    """
+
+    tries: int
+    stream: asyncio.Task[None] | None = None
+    polls_first: bool = False
 
 
 class Watcher:
-    """Claims due jobs and watches each in a task of its own."""
+    """Claims due jobs and watches each until it ends, or another has taken it over."""
 
     def __init__(  # noqa: PLR0913 - collaborators, each by its name
         self,
@@ -49,63 +66,101 @@ class Watcher:
         adopt_after_seconds: float = 0.0,
         metrics: Metrics,
         now: Callable[[], float],
-        jitter: Callable[[], float],
     ) -> None:
         self._store = jobs
         self._tracker = tracker
-        self._observer = observer
-        self._broadcasts = broadcasts
-        self._contract = contract
         self._settings = settings
         self._upstream = upstream
         self._replicas = replicas
-        self._adopt_after_seconds = adopt_after_seconds
-        self._metrics = metrics
         self._now = now
-        self._jitter = jitter
         self._log = get_logger("watcher")
         self._wake = asyncio.Event()
-        self._watches: dict[str, asyncio.Task[None]] = {}
+        self._watches: dict[str, _Watch] = {}
+        self._tasks: set[asyncio.Task[None]] = set()  # streams, and claims given back
         self._streams = 0
+        streams = settings.source != "poll" and contract.has(STREAM)
+        self._tries = _USELESS_STREAMS if streams else 0
+        self._inquiry = Inquiry(tracker, observer)
+        self._follower = Follower(
+            self._inquiry, observer, broadcasts, patience_seconds=settings.poll.max
+        )
+        self._leases = Leases(jobs, lease_seconds=settings.lease, lost=self._lost, now=now)
+        self._poller = Poller(
+            tracker=tracker,
+            inquiry=self._inquiry,
+            settings=settings,
+            leaves=self._begin_stream,
+            ended=self._ended,
+            failed=self._failed,
+            metrics=metrics,
+            now=now,
+        )
+        self._survey = Survey(observer, self._poller, settings, metrics)
+        self._has_list = contract.has(LIST)
+        self._reconciliation = Reconciliation(
+            tracker,
+            observer,
+            poll=settings.poll,
+            adopt_after_seconds=adopt_after_seconds,
+            done=self.wake,
+        )
+        metrics.watched_jobs.labels("stream").set_function(lambda: self._streams)
+        metrics.watched_jobs.labels("poll").set_function(lambda: len(self._poller))
 
     def wake(self) -> None:
         """Look for due jobs now: one was just created."""
         self._wake.set()
 
+    async def reconcile(self) -> None:
+        """Hold the store against the upstream's list once that can be had; adopt strangers."""
+        await self._reconciliation.run()
+
     async def run(self) -> None:
         """Claim and watch until cancelled; then every claim is given back."""
-        reconciling = asyncio.create_task(self.reconcile())
+        works = [self.reconcile(), self._leases.run()]
+        if self._has_list:
+            works.append(self._survey.run())
+        beside = [asyncio.create_task(work) for work in works]
         try:
             while True:
-                await self._claim()
+                await self._claim_all()
                 with suppress(TimeoutError):
                     # Not wait_for: until Python 3.12 it loses a cancellation that meets the wake.
                     async with asyncio.timeout(_CLAIM_SECONDS):
                         await self._wake.wait()
                 self._wake.clear()
         finally:
-            tasks = [reconciling, *self._watches.values()]
+            tasks = [*beside, *self._tasks]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await self._poller.close()
+            self._watches.clear()
+            await self._leases.release_all(self._due_again())
 
-    async def _claim(self) -> None:
+    # --- claims ----------------------------------------------------------------------------------
+
+    async def _claim_all(self) -> None:
+        claimed = _CLAIMED_AT_ONCE
+        while claimed == _CLAIMED_AT_ONCE:  # there may be more
+            claimed = await self._claim()
+
+    async def _claim(self) -> int:
+        """Claim some of the jobs that are due; how many."""
         free = min(MAX_WATCHED, self._share()) - len(self._watches)
         if free <= 0:
-            return
+            return 0
+        limit = min(free, _CLAIMED_AT_ONCE)
         try:
             claims = await self._store.claim_due(
-                self._upstream, free, self._now(), self._settings.lease
+                self._upstream, limit, self._now(), self._settings.lease
             )
         except StoreUnavailable as error:
             self._log.warning("claim_failed", error=error.detail)
-            return
+            return 0
         for claim in claims:
-            job_id = claim.item.id
-            old = self._watches.get(job_id)
-            if old is not None:
-                old.cancel()  # its lease ran out unnoticed: the new claim takes its place
-            self._watches[job_id] = asyncio.create_task(self._watch(claim))
+            self._begin(claim)
+        return len(claims)
 
     def _share(self) -> int:
         """How many jobs to watch; what a replica that is gone leaves is taken up little by little.
@@ -118,199 +173,71 @@ class Watcher:
         equal = -(-self._tracker.active_count // replicas)
         return max(equal, len(self._watches)) + 1
 
-    async def _watch(self, claim: Claim[Job]) -> None:
+    def _begin(self, claim: Claim[Job]) -> None:
         job_id = claim.item.id
-        watching = asyncio.create_task(self._observe_until_ended(job_id))
-        keeping = asyncio.create_task(self._keep(claim))
-        try:
-            await asyncio.wait({watching, keeping}, return_when=asyncio.FIRST_COMPLETED)
-            if watching.done() and (error := watching.exception()) is not None:
-                self._log.error("watch_failed", job_id=job_id, exc_info=error)
-        finally:
-            for task in (watching, keeping):
-                task.cancel()
-            await asyncio.gather(watching, keeping, return_exceptions=True)
-            if self._watches.get(job_id) is asyncio.current_task():
-                del self._watches[job_id]
-            with suppress(StoreUnavailable):  # the lease then runs out by itself
-                await self._store.release(claim, self._now() + self._settings.poll.min)
+        self._forget(job_id)  # its lease ran out unnoticed: the new claim takes its place
+        self._watches[job_id] = _Watch(self._tries)
+        self._leases.hold(claim)
+        if not self._begin_stream(job_id):
+            self._poller.add(job_id)
 
-    async def _keep(self, claim: Claim[Job]) -> None:
-        """Renew the lease; return when it is lost to another replica."""
-        while True:
-            await asyncio.sleep(self._settings.lease / 3)
-            with suppress(StoreUnavailable):  # tried again; past the lease the fence decides
-                if not await self._store.renew([claim], self._now() + self._settings.lease):
-                    self._log.warning("lease_lost", job_id=claim.item.id)
-                    return
+    def _forget(self, job_id: str) -> None:
+        watch = self._watches.pop(job_id, None)
+        self._poller.drop(job_id)
+        if watch is not None and watch.stream is not None:
+            watch.stream.cancel()
 
-    async def _observe_until_ended(self, job_id: str) -> None:
-        poll = self._settings.poll
-        delay = poll.min
-        # After a few streams that say nothing the upstream is taken not to stream, and polled.
-        tries = _USELESS_STREAMS if self._streams_offered() else 0
-        while (job := await self._alive(job_id)) is not None:
-            if tries and self._streams < self._settings.max_streams:
-                tries = _USELESS_STREAMS if await self._follow(job) else tries - 1
-            moved = await self._poll(job_id)
-            job = self._tracker.active(job_id)
-            if job is None:
-                return
-            delay = poll.min if moved else min(poll.max, delay * 1.5)
-            await self._rest(self._pause(job, delay))
+    def _lost(self, claim: Claim[Job]) -> None:
+        self._forget(claim.item.id)
+        # Should it be nobody's, whoever claims next need not wait.
+        self._spawn(self._leases.give_back(claim, self._due_again()))
 
-    def _streams_offered(self) -> bool:
-        return self._settings.source != "poll" and self._contract.has(STREAM)
+    def _ended(self, job_id: str) -> None:
+        self._forget(job_id)
+        self._spawn(self._leases.release(job_id, self._due_again()))
 
-    async def _alive(self, job_id: str) -> Job | None:
-        """The job if it has not ended, time-outs applied."""
-        try:
-            job = await self._tracker.expire(job_id)
-        except StoreUnavailable as error:
-            self._log.warning("expiry_failed", job_id=job_id, error=error.detail)
-            return self._tracker.active(job_id)
-        return None if job is None or job.state.terminal else job
+    def _failed(self, job_id: str, error: BaseException) -> None:
+        self._log.error("watch_failed", job_id=job_id, exc_info=error)
+        self._ended(job_id)
 
-    async def _poll(self, job_id: str) -> bool:
-        """Ask once; True when the job moved."""
-        before = self._tracker.active(job_id)
-        if before is None:
+    def _due_again(self) -> float:
+        return self._now() + self._settings.poll.min
+
+    # --- streams ---------------------------------------------------------------------------------
+
+    def _begin_stream(self, job_id: str) -> bool:
+        """Follow the job's stream from now on, if it has one and there is room for it."""
+        watch = self._watches.get(job_id)
+        if watch is None or not watch.tries or self._streams >= self._settings.max_streams:
             return False
-        try:
-            observation = await self._observer.status(before)
-            if observation is None:
-                return False
-            after = await self._tracker.observe(observation, "poll")
-        except UpstreamError as error:
-            self._log.info("poll_failed", job_id=job_id, reason=error.reason)
+        if watch.polls_first:
+            watch.polls_first = False
             return False
-        except StoreUnavailable as error:
-            self._log.warning("poll_not_recorded", job_id=job_id, error=error.detail)
-            return False
-        return after is not None and after.sequence != before.sequence
-
-    async def _follow(self, job: Job) -> bool:
-        """Follow the job's stream until it ends; False when it said nothing usable."""
         self._streams += 1
-        useful = False
+        watch.stream = self._spawn(self._follow(job_id, watch))
+        watch.stream.add_done_callback(self._stream_left)
+        return True
+
+    def _stream_left(self, _: asyncio.Task[None]) -> None:
+        self._streams -= 1
+
+    async def _follow(self, job_id: str, watch: _Watch) -> None:
         try:
-            async with await self._observer.stream(job) as exchange:
-                if exchange.status != 200:
-                    return False
-                kind = exchange.headers.get("Content-Type")
-                with self._broadcasts.follow(job.id, kind) as following:
-                    async with aclosing(self._events(exchange, job.id)) as events:
-                        useful = await self._tell(events, job.id, following)
-        except UpstreamError as error:
-            self._log.info("stream_broken", job_id=job.id, reason=error.reason)
-            # One that broke may say more when it is taken up again; one that is dumb will not.
-            return useful or not isinstance(error, UpstreamTimeout)
-        finally:
-            self._streams -= 1
-        return useful
-
-    async def _tell(
-        self, events: AsyncGenerator[Seen, None], job_id: str, following: Following
-    ) -> bool:
-        """Record what the events show, and tell them on; False when that was nothing."""
-        useful = False
-        async for event, shown in events:
-            job = None if shown is None else await self._take(shown)
-            await following.tell(event, shown, job)
-            if shown is not None:
-                useful = True
-                if await self._alive(job_id) is None:
-                    await _hear_out(events, following)
-                    return True
-        following.is_whole = True
-        return useful
-
-    async def _take(self, observation: Observation) -> Job | None:
-        try:
-            return await self._tracker.observe(observation, "stream")
-        except StoreUnavailable as error:
-            self._log.warning("event_not_recorded", job_id=observation.job_id, error=error.detail)
-            return None
-
-    async def _events(self, exchange: Exchange, job_id: str) -> AsyncGenerator[Seen, None]:
-        """What the stream says; while that shows nothing of the job it is polled beside it.
-
-        A stream may also be silent by heartbeats. Ends with the stream, or with the job.
-        """
-        clock, patience = asyncio.get_running_loop().time, self._settings.poll.max
-        async with aclosing(self._read(exchange, job_id)) as read:
-            coming: asyncio.Task[Seen] | None = None
-            poll_at = clock() + patience
-            try:
-                while True:
-                    coming = coming or asyncio.ensure_future(anext(read))
-                    done, _ = await asyncio.wait({coming}, timeout=max(0.0, poll_at - clock()))
-                    if done:
-                        finished, coming = coming, None
-                        try:
-                            seen = finished.result()
-                        except StopAsyncIteration:
-                            return
-                        if seen[1] is not None:
-                            poll_at = clock() + patience
-                        yield seen
-                    else:
-                        await self._poll(job_id)
-                        if await self._alive(job_id) is None:
-                            return
-                        poll_at = clock() + patience
-            finally:
-                if coming is not None:
-                    coming.cancel()
-                    await asyncio.gather(coming, return_exceptions=True)
-
-    async def _read(self, exchange: Exchange, job_id: str) -> AsyncGenerator[Seen, None]:
-        parser = EventParser()
-        async for chunk in exchange.chunks():
-            for event in parser.feed(chunk):
-                yield event, self._observer.event(event, job_id, "stream")
-
-    async def _rest(self, seconds: float) -> None:
-        """Wait for the next poll, and note how much later than planned it comes."""
-        clock = asyncio.get_running_loop().time
-        due = clock() + seconds
-        await asyncio.sleep(seconds)
-        self._metrics.watch_lag_seconds.set(max(0.0, clock() - due))
-
-    def _pause(self, job: Job, delay: float) -> float:
-        """Seconds to the next poll, spread so that many jobs do not ask at once."""
-        if job.lost_since is not None:
-            left = job.lost_since + self._settings.lost_after - self._now()
-            delay = min(delay, max(0.05, left))
-        return delay * (0.9 + 0.2 * self._jitter())
-
-    async def reconcile(self) -> None:
-        """Hold the store against the upstream's list once that can be had; adopt strangers.
-
-        Not at once where replicas share the upstream: a job in its list may be one that another is
-        about to record, with its owner.
-        """
-        delay = self._settings.poll.min
-        while True:
-            try:
-                listed = await self._observer.listed()
-                await asyncio.sleep(self._adopt_after_seconds)
-                for observation in listed:
-                    await self._tracker.observe(observation, "list")
-            except (UpstreamError, StoreUnavailable) as error:
-                self._log.info("reconcile_postponed", error=error.detail)
-                await asyncio.sleep(delay)
-                delay = min(self._settings.poll.max, delay * 2)
-                continue
-            self._wake.set()
+            job = await self._inquiry.alive(job_id)
+            useful = job is not None and await self._follower.follow(job)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the others go on
+            if self._watches.get(job_id) is watch:
+                watch.stream = None
+                self._failed(job_id, error)
             return
+        if self._watches.get(job_id) is not watch:
+            return
+        watch.stream, watch.polls_first = None, True
+        watch.tries = _USELESS_STREAMS if useful else watch.tries - 1
+        self._poller.add(job_id)
 
-
-async def _hear_out(events: AsyncGenerator[Seen, None], following: Following) -> None:
-    """What a stream says after the job's end, for as long as somebody reads."""
-    if not following.has_readers:
-        return
-    with suppress(TimeoutError, UpstreamError):
-        async with asyncio.timeout(_FAREWELL_SECONDS):
-            async for event, shown in events:
-                await following.tell(event, shown, None)
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task

@@ -211,7 +211,12 @@ class Poll(Model):
 
 
 class Watch(Model):
-    """How jobs are observed."""
+    """How jobs are observed.
+
+    At most `max_streams` jobs are followed by the upstream's streams, the others polled, at most
+    `max_polls` at a time. All that is asked so keeps to `max_per_second`. From `survey_from` polled
+    jobs on the upstream's list is asked which of them have moved; null never asks it.
+    """
 
     source: Literal["auto", "stream", "poll"] = "auto"
     poll: Poll = Poll()
@@ -222,6 +227,9 @@ class Watch(Model):
     vanished: Literal["failed", "cancelled"] = "failed"
     lease: PositiveSeconds = 30.0
     max_streams: int = Field(default=256, ge=0)
+    max_polls: int = Field(default=32, ge=1)
+    max_per_second: float = Field(default=200.0, ge=0.1, le=10_000)
+    survey_from: int | None = Field(default=100, ge=1)
 
 
 class FanOut(Model):

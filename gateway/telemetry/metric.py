@@ -175,6 +175,23 @@ class Metrics:
             "How much later than planned the latest poll of a job was made.",
             Rule.MAX,
         )
+        self.watched_jobs = self._gauge(
+            "watched_jobs", "Jobs that are watched here, by how.", Rule.SUM, ("source",)
+        )
+        self.watch_pace = self._gauge(
+            "watch_pace",
+            "Requests a second that watching may make of the upstream now.",
+            Rule.SUM,
+        )
+        self.watch_backoffs_total = self._counter(
+            "watch_backoffs_total",
+            "How often watching has slowed down, by what the upstream did.",
+            ("reason",),
+        )
+        self.watch_polls_spared_total = self._counter(
+            "watch_polls_spared_total",
+            "Times that the upstream's list showed a job as it was, and it was not polled.",
+        )
         self.stream_readers = self._gauge(
             "stream_readers",
             "Clients that stream a job from the one observation of it.",

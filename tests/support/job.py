@@ -18,8 +18,10 @@ from gateway.core.contract import Contract
 from gateway.core.error import StoreUnavailable
 from gateway.core.job import EventType, Job, JobChange, Observation, State
 from gateway.core.outbox import Claim, Message
+from gateway.core.pace import Pace
 from gateway.core.rendering import Rendering
 from gateway.job.broadcast import Broadcasts
+from gateway.job.gate import Gate
 from gateway.job.observer import Observer
 from gateway.job.tracker import Creation, Tracker
 from gateway.job.watcher import Watcher
@@ -58,7 +60,7 @@ CONTRACT: Mapping[str, Any] = {
     },
 }
 # Polls follow each other as fast as the loop turns; every other wait is left to the clock.
-BRISK: Mapping[str, Any] = {"poll": {"min": 0.005, "max": 0.02}}
+BRISK: Mapping[str, Any] = {"poll": {"min": 0.005, "max": 0.02}, "max_per_second": 10_000}
 
 
 class Clock:
@@ -301,7 +303,8 @@ async def assembled(
     def refuse(source: str, reason: str, detail: str, job_id: str | None) -> None:
         tracker.refuse(source, reason, detail, job_id)
 
-    observer = Observer(client, compiled, refuse, clock)
+    gate = Gate(Pace(settings.watch.max_per_second), metrics, clock)
+    observer = Observer(client, compiled, refuse, clock, gate)
     tracker = Tracker(
         jobs=store,
         contract=compiled,
@@ -334,7 +337,6 @@ async def assembled(
         upstream=INSTANCE,
         metrics=metrics,
         now=clock,
-        jitter=lambda: 0.5,
     )
     try:
         yield Jobs(upstream, store, tracker, watcher, metrics, clock, recorder, prepared)

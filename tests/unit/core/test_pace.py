@@ -87,11 +87,12 @@ class TestSuffering:
         assert pace.rate == 25
 
     def test_it_never_stops_asking(self) -> None:
-        pace = Pace(100)
-        for now in range(100):
-            pace.refused(now, now)
-        assert pace.rate == 1
-        assert pace.wait(1000.0) == 0
+        for bound, least in ((0.5, 0.5), (50, 1), (1000, 10)):
+            pace = Pace(bound)
+            for now in range(100):
+                pace.refused(now, now)
+            assert pace.rate == least
+            assert pace.wait(1000.0) == 0
 
     def test_retry_after_is_waited_for_and_for_no_longer_than_a_minute(self) -> None:
         pace = Pace(100)

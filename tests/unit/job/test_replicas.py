@@ -257,8 +257,10 @@ async def test_one_of_many_replicas_leaves_the_others_their_part(
         await jobs.create(f"j{number}")
     await watcher._claim()
     assert len(watcher._watches) == expected
-    for task in watcher._watches.values():
-        task.cancel()
+    await watcher._poller.close()
+    for watch in watcher._watches.values():
+        if watch.stream is not None:
+            watch.stream.cancel()
 
 
 async def test_listeners_of_changes_here_do_not_hear_those_of_others(jobs: Jobs) -> None:

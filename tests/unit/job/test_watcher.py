@@ -101,26 +101,6 @@ class TestPolling:
             await jobs.recorder.ended()
         assert {"X-Request-ID": "r1"}.items() <= upstream.headers[-1].items()
 
-    async def test_delay_grows_while_nothing_moves_and_shrinks_when_it_does(
-        self, setup: Setup, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        delays: list[float] = []
-        upstream.status["j1"] = status("queued")
-        async with setup(source="poll", poll={"min": 1, "max": 4}) as jobs:
-            await jobs.create(stage="queued")
-
-            async def record(seconds: float) -> None:
-                delays.append(seconds)
-                if len(delays) == 6:
-                    upstream.status["j1"] = status("working", 10)
-                if len(delays) == 8:
-                    upstream.status["j1"] = status("failed", error="boom")
-
-            with monkeypatch.context() as patched:
-                patched.setattr("gateway.job.watcher.asyncio.sleep", record)
-                await jobs.watcher._observe_until_ended("j1")
-        assert delays == [1.5, 2.25, 3.375, 4, 4, 4, 1, 1.5]
-
     @pytest.mark.parametrize(
         ("answer", "reason"),
         [
@@ -457,7 +437,7 @@ class TestUpstreamAway:
         upstream.status["j1"] = status("working", 10)
         clock = asyncio.get_running_loop().time
         async with setup(source="poll") as jobs:
-            jobs.watcher._adopt_after_seconds = 0.2
+            jobs.watcher._reconciliation._adopt_after_seconds = 0.2
             began = clock()
             async with jobs.watching():
                 await jobs.recorder.until(lambda change: change.job.id == "j1")
@@ -483,12 +463,13 @@ class TestClaims:
         async with setup(source="poll", lease=0.3) as jobs, jobs.watching():
             await jobs.create()
             await eventually(lambda: upstream.asked[STATUS] > 2)
-            (watch,) = jobs.watcher._watches.values()
             # Another replica finds the lease run out, and takes the job for long.
             clock.advance(1)
             (theirs,) = await jobs.store.claim_due(INSTANCE, 1, clock(), 3600)
-            await asyncio.wait({watch})
             await eventually(lambda: not jobs.watcher._watches)
+            asked = upstream.asked[STATUS]
+            await asyncio.sleep(0.1)  # five pauses between polls
+            assert upstream.asked[STATUS] == asked
             assert await jobs.store.renew([theirs], clock() + 3600)
 
     async def test_claim_made_after_a_lease_ran_out_takes_the_place_of_the_first(
@@ -502,11 +483,33 @@ class TestClaims:
             (first,) = jobs.watcher._watches.values()
             clock.advance(3601)
             jobs.watcher.wake()
-            await asyncio.wait({first})
-            (second,) = jobs.watcher._watches.values()
-            assert second is not first
+            await eventually(lambda: jobs.watcher._watches.get("j1") not in (first, None))
+            assert len(jobs.watcher._poller) == 1
             upstream.status["j1"] = status("failed", error="boom")
             await jobs.recorder.ended()
+
+    async def test_stream_of_a_claim_that_was_replaced_is_followed_no_more(
+        self, setup: Setup, upstream: ScriptedUpstream, clock: Clock
+    ) -> None:
+        left = asyncio.Event()
+
+        async def script(_: web.Request, response: web.StreamResponse) -> None:
+            await response.write(event("progress", **status("working", 10)))
+            await left.wait()
+
+        upstream.streams["j1"] = script
+        upstream.status["j1"] = status("working", 10)
+        async with setup(lease=3600, timeout=9999) as jobs, jobs.watching():
+            await jobs.create()
+            await eventually(lambda: upstream.asked[STREAM] == 1)
+            first = jobs.watcher._watches["j1"].stream
+            assert first is not None
+            clock.advance(3601)
+            jobs.watcher.wake()
+            await asyncio.wait({first})
+            await eventually(lambda: upstream.asked[STREAM] == 2)
+            await eventually(lambda: jobs.watcher._streams == 1)
+            left.set()
 
     async def test_watch_that_fails_is_taken_up_again(
         self,
