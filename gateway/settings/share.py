@@ -20,7 +20,13 @@ def share(settings: Settings) -> Settings:
         return portion(bound, workers)
 
     retry = upstream.retry.model_copy(update={"per_second": upstream.retry.per_second / workers})
-    watch = watch.model_copy(update={"max_streams": part(watch.max_streams)})
+    watch = watch.model_copy(
+        update={
+            "max_streams": part(watch.max_streams),
+            "max_polls": part(watch.max_polls),
+            "max_per_second": watch.max_per_second / workers,
+        }
+    )
     return settings.model_copy(
         update={
             "server": server.model_copy(update={"max_connections": part(server.max_connections)}),

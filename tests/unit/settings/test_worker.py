@@ -64,6 +64,8 @@ def test_the_shares_of_all_workers_make_the_whole(workers: int) -> None:
         (settings.upstream.max_waiting, one.upstream.max_waiting),
         (settings.upstream.max_streams, one.upstream.max_streams),
         (settings.jobs.watch.max_streams, one.jobs.watch.max_streams),
+        (settings.jobs.watch.max_polls, one.jobs.watch.max_polls),
+        (settings.jobs.watch.max_per_second, one.jobs.watch.max_per_second),
         (settings.webhooks.concurrency, one.webhooks.concurrency),
         (settings.webhooks.per_endpoint, one.webhooks.per_endpoint),
         (settings.convex.concurrency, one.convex.concurrency),

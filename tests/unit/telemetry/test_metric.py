@@ -44,7 +44,11 @@ SERIES = {
     "gateway_store_errors_total": ("store",),
     "gateway_upstream_errors_total": ("reason",),
     "gateway_upstream_request_duration_seconds": ("route", "outcome"),
+    "gateway_watch_backoffs_total": ("reason",),
     "gateway_watch_lag_seconds": (),
+    "gateway_watch_pace": (),
+    "gateway_watch_polls_spared_total": (),
+    "gateway_watched_jobs": ("source",),
     "gateway_webhook_filter_errors_total": (),
 }
 
