@@ -23,7 +23,8 @@ from gateway.job.broadcast import Broadcasts
 from gateway.job.callback import Callbacks
 from gateway.job.gate import Gate
 from gateway.job.observer import Observer
-from gateway.job.tracker import Subscriber, Tracker
+from gateway.job.record import Subscriber
+from gateway.job.tracker import Tracker
 from gateway.job.watcher import Watcher
 from gateway.settings.contract import watch_rule
 from gateway.settings.model import JobContract, Settings

@@ -25,9 +25,10 @@ from gateway.core.header import strip_hop_by_hop
 from gateway.core.job import Observation, State
 from gateway.core.message import BodyStream, NoBody, Request, Response
 from gateway.core.sse import EventParser
+from gateway.job.birth import Creation
 from gateway.job.callback import Callbacks
 from gateway.job.observer import MAX_ANSWER_BYTES, Observer
-from gateway.job.tracker import Creation, Tracker
+from gateway.job.tracker import Tracker
 from gateway.policy.request_id import REQUEST_ID
 from gateway.policy.security_headers import REMOVED
 from gateway.telemetry.metric import Metrics, Series

@@ -20,10 +20,11 @@ from gateway.core.job import EventType, Job, JobChange, Observation, State
 from gateway.core.outbox import Claim, Message
 from gateway.core.pace import Pace
 from gateway.core.rendering import Rendering
+from gateway.job.birth import Creation
 from gateway.job.broadcast import Broadcasts
 from gateway.job.gate import Gate
 from gateway.job.observer import Observer
-from gateway.job.tracker import Creation, Tracker
+from gateway.job.tracker import Tracker
 from gateway.job.watcher import Watcher
 from gateway.settings.contract import compile_contract, watch_rule
 from gateway.settings.model import JobContract, Upstream, Watch

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from gateway.core.job import Job, JobChange, Observation, State, abandon
+from gateway.job.birth import Creation
 from gateway.job.orphan import Orphans
-from gateway.job.tracker import Creation, Tracker
+from gateway.job.tracker import Tracker
 from tests.support.job import (
     INSTANCE,
     NOW,
@@ -65,8 +66,8 @@ def neighbour(jobs: Jobs, *, own_only: bool = False, adopt: bool = True) -> Trac
 
     return Tracker(
         jobs=jobs.store,
-        contract=jobs.tracker._contract,
-        rule=jobs.tracker._rule,
+        contract=jobs.tracker._intake._contract,
+        rule=jobs.tracker._intake._rule,
         subscribers=(),
         prepare=prepare,
         details=details,

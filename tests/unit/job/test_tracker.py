@@ -15,8 +15,8 @@ from gateway.core.error import StoreUnavailable
 from gateway.core.identifier import derived
 from gateway.core.job import EventType, Job, JobChange, Observation, State, WatchRule, advance
 from gateway.core.outbox import Message
-from gateway.job import tracker as tracker_module
-from gateway.job.tracker import UNKNOWN_OWNER, Creation
+from gateway.job import birth as birth_module
+from gateway.job.birth import UNKNOWN_OWNER, Creation
 from tests.support.job import NOW, Clock, Jobs, ScriptedUpstream, assembled, serving
 
 STARTED, PROGRESS = EventType.STARTED, EventType.PROGRESS
@@ -81,7 +81,7 @@ async def jobs(
 
 @pytest.fixture
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracker_module, "_RECORD_RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(birth_module, "_RECORD_RETRY_SECONDS", 0.0)
 
 
 def seen(at: float = 0, state: State = State.RUNNING, **fields: Any) -> Observation:
@@ -143,7 +143,7 @@ class TestCreation:
 
     async def test_counts_retries_of_its_subject(self, jobs: Jobs) -> None:
         for number in range(3):
-            jobs.tracker._now.advance(1)  # type: ignore[attr-defined]
+            jobs.tracker._intake._now.advance(1)  # type: ignore[attr-defined]
             observation = Observation(f"j{number}", NOW, state=State.QUEUED, subject="v1")
             job = await jobs.tracker.created(observation, CREATION)
             assert job.retry_count == number
@@ -188,7 +188,7 @@ class TestStoreAway:
     async def test_close_records_a_creation_at_the_last_moment(
         self, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(tracker_module, "_RECORD_RETRY_SECONDS", 3600.0)
+        monkeypatch.setattr(birth_module, "_RECORD_RETRY_SECONDS", 3600.0)
         jobs.store.down = True
         await jobs.tracker.created(queued(), CREATION)
         jobs.store.down = False
@@ -337,7 +337,7 @@ class TestObservation:
         self, jobs: Jobs, tmp_path: Path
     ) -> None:
         await jobs.tracker.created(queued(), CREATION)
-        jobs.tracker._jobs.clear()
+        jobs.tracker._roster._jobs.clear()
         await jobs.tracker.open()
         assert jobs.tracker.active("j1") == await stored(jobs)
         assert jobs.metrics.jobs_active._value.get() == 1
@@ -539,7 +539,7 @@ class TestAdoption:
 
     async def test_known_job_of_the_store_is_not_a_stranger(self, jobs: Jobs) -> None:
         await jobs.tracker.created(queued(), CREATION)
-        jobs.tracker._jobs.clear()
+        jobs.tracker._roster._jobs.clear()
         jobs.tracker.offer(seen(1, stage="a"), "client")
         await jobs.tracker.close()
         assert (await stored(jobs)).owner == "alice"

@@ -14,7 +14,7 @@ from aiohttp import web
 from gateway.core.job import EventType, Observation, State
 from gateway.job import observer as observer_module
 from gateway.job import watcher as watcher_module
-from gateway.job.tracker import UNKNOWN_OWNER
+from gateway.job.birth import UNKNOWN_OWNER
 from tests.support.job import (
     BRISK,
     INSTANCE,
@@ -450,7 +450,7 @@ class TestClaims:
     ) -> None:
         async with setup(source="poll") as jobs:
             await jobs.create()
-            jobs.tracker._jobs.clear()  # as after a restart
+            jobs.tracker._roster._jobs.clear()  # as after a restart
             upstream.status["j1"] = status("failed", error="boom")
             await jobs.tracker.open()
             async with jobs.watching():
@@ -610,9 +610,9 @@ class TestClaims:
         self, setup: Setup, upstream: ScriptedUpstream
     ) -> None:
         async with setup(source="poll") as jobs:
-            jobs.tracker._instance = "two"
+            jobs.tracker._roster.instance = "two"
             await jobs.create("theirs")
-            jobs.tracker._instance = INSTANCE
+            jobs.tracker._roster.instance = INSTANCE
             upstream.status["j1"] = status("failed", error="boom")
             async with jobs.watching():
                 await jobs.create()
