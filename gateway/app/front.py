@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -30,6 +30,7 @@ from gateway.policy.key_source import KeySource
 from gateway.policy.openapi_source import MAX_BYTES, OpenApiSource
 from gateway.policy.security_headers import SecurityHeaders
 from gateway.policy.shared_window import SharedWindows
+from gateway.policy.step import Step
 from gateway.policy.ticket import Tickets
 from gateway.settings.contract import (
     EVENTS,
@@ -244,12 +245,7 @@ class Front:
             HEALTH: health,
             METRICS: exposition,
         }
-        proxy: Handler = self._proxy
-
-        async def terminal(request: Request) -> Response:
-            return await own.get(request.match.name, proxy)(request)
-
-        return terminal
+        return _Terminal(own, self._proxy)
 
     def _state_of(self, body: bytes) -> State | None:
         try:
@@ -270,6 +266,25 @@ def _tickets(settings: Settings, now: Callable[[], float]) -> Tickets:
     if secret is None and settings.store.kind == "sqlite":
         secret = secrets.token_bytes(32)
     return Tickets(secret, settings.jobs.tickets.lifetime, now)
+
+
+class _Terminal:
+    """The gateway's own resources by the names of their routes; all else is the upstream's."""
+
+    def __init__(self, own: Mapping[str, Handler], proxy: Proxy) -> None:
+        self._own = own
+        self._proxy = proxy
+
+    async def __call__(self, request: Request) -> Response:
+        """The answer of whoever answers for the route."""
+        handler: Handler = self._own.get(request.match.name, self._proxy)
+        return await handler(request)
+
+    def step(self, request: Request, response: Response) -> Step | None:
+        """The proxy's."""
+        if request.match.name in self._own:
+            return None
+        return self._proxy.step(request, response)
 
 
 async def _find_job(jobs: JobStore, owner: str, request_id: str, since: float) -> str | None:

@@ -10,7 +10,7 @@ from prometheus_client import Histogram
 
 from gateway.core.contract import STREAM
 from gateway.core.message import BodyStream, Handler, Request, Response
-from gateway.policy.step import Step
+from gateway.policy.step import Answer, Step
 from gateway.settings.contract import EVENTS
 from gateway.telemetry.access import WriteAgain, WriteLine, repeated, through_structlog
 from gateway.telemetry.metric import Metrics, Series, method_label
@@ -44,12 +44,20 @@ class AccessLog:
             gone = isinstance(error, asyncio.CancelledError)
             self._write(request, CLIENT_GONE if gone else 500, 0, aborted=True)
             raise
+        self.note(request, response)
+        return response
+
+    def note(self, request: Request, response: Response) -> None:
+        """Write of an answer, now or when its stream ends."""
         body = response.body
         if isinstance(body, bytes):
             self._write(request, response.status, len(body))
         else:
             body.closers.append(lambda: self._write_stream(request, response, body))
-        return response
+
+    def note_left(self, request: Request) -> None:
+        """Write of a client that went before there was an answer."""
+        self._write(request, CLIENT_GONE, 0, aborted=True)
 
     def _write_stream(self, request: Request, response: Response, body: BodyStream) -> None:
         kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
@@ -88,15 +96,18 @@ class AccessLog:
             return None
         size = len(response.body)
         write = repeated(self._write_line, request.fields, _line(request, 0, size, 0.0))
-        return _Again(request, self._series(request, response.status), write)
+        return _Again(self, request, self._series(request, response.status), write)
 
 
 class _Again(Step):
     """A line and a measurement of an answer with the same status."""
 
-    __slots__ = ("_observe", "_request", "_write")
+    __slots__ = ("_log", "_observe", "_request", "_write")
 
-    def __init__(self, request: Request, series: Histogram, write: WriteAgain) -> None:
+    def __init__(
+        self, log: AccessLog, request: Request, series: Histogram, write: WriteAgain
+    ) -> None:
+        self._log = log
         self._request = request
         self._observe = series.observe
         self._write = write
@@ -106,6 +117,14 @@ class _Again(Step):
         seconds = max(0.0, at - request.received_at)
         self._observe(seconds)
         self._write(request.request_id, status, size, round(seconds, 6), at)
+
+    async def leave(self, answer: Answer) -> Answer:
+        if isinstance(answer, Response):
+            self._log.note(self._request, answer)
+        return answer
+
+    def left(self) -> None:
+        self._log.note_left(self._request)
 
 
 def _line(request: Request, status: int, size: int, seconds: float) -> dict[str, Any]:

@@ -19,21 +19,23 @@ from gateway.core.message import Handler, Request, Response
 from gateway.core.reuse import Hit, Miss, NothingStored, Stale, Validate, verdict
 from gateway.core.route import Match
 from gateway.core.validator import CONDITIONAL_FIELDS
-from gateway.policy.cache_answer import AGE, CACHE_STATUS, conditioned, hit_status, served
+from gateway.policy.cache_answer import CACHE_STATUS, conditioned, hit_status, served
 from gateway.policy.cache_fetch import CacheFetch, close
 from gateway.policy.cache_rule import CacheRule, history_tag, job_tag, tag_of
+from gateway.policy.cache_step import HitAgain, MissAgain, PassAgain
 from gateway.policy.cache_store import Shelf
 from gateway.policy.flight import Fetch, Flight, Flights, Landed, Outdated
 from gateway.policy.step import NOTHING, Step
 from gateway.settings.contract import HISTORY
 from gateway.settings.policy import CachePolicy
-from gateway.store.response import Held, ResponseStore
+from gateway.store.response import ResponseStore
 from gateway.telemetry.metric import Metrics
 
 _RESULTS = ("hit", "stale", "revalidated", "coalesced", "miss", "bypass")
 _SHADOW_RESULTS = ("shadow-hit", "shadow-miss")
 _READS = frozenset({"GET", "HEAD"})
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # RFC 9110 section 9.2.1
+_UNKEPT = "gateway; fwd=uri-miss"  # `Cache-Status` of a miss that nothing was kept of
 _NOT_STORED = "Nothing stored answers this request, and only-if-cached forbids to ask the upstream."
 
 
@@ -154,22 +156,39 @@ class ResponseCache:
             return await self._join(question)
         return await self._ask(question)
 
-    def step(self, request: Request, response: Response) -> Step | None:  # noqa: ARG002
-        """A hit is one again while the same is stored, and fresh."""
+    def step(self, request: Request, response: Response) -> Step | None:
+        """What was found is found again, or nothing is, until something changes."""
         if not self._enabled or _is_own(request):
             return NOTHING
-        if (
-            request.fields.get("cache") != "hit"
-            or request_control(request.headers) is not NOTHING_SAID
-        ):
+        result = request.fields.get("cache")
+        if result == "bypass" and request.method in _READS:
+            return PassAgain("bypass", self._count_of["bypass"])
+        if request_control(request.headers) is not NOTHING_SAID:
             return None
+        if result == "miss" and request.match.name != STATUS and not request.match.params:
+            return self._miss_step(request, response)
+        return self._hit_step(request) if result == "hit" else None
+
+    def _miss_step(self, request: Request, response: Response) -> Step | None:
+        """A miss is one again while nothing is stored, and what came could not be."""
+        if not response.headers.get(CACHE_STATUS, "").endswith(_UNKEPT):
+            return None
+        tag, key = self._rule.tag(request), self._rule.key(request)
+        may_be_kept = partial(self._may_be_kept, request)
+        return MissAgain(self._count_of["miss"], partial(self._shelf.peek, tag, key), may_be_kept)
+
+    def _may_be_kept(self, request: Request, response: Response, asked_at: float) -> bool:
+        return self._rule.terms(request, response, asked_at, self._now()) is not None
+
+    def _hit_step(self, request: Request) -> Step | None:
+        """A hit is one again while the same is stored, and fresh."""
         held = self._shelf.held(self._rule.tag(request), self._rule.key(request))
         if held is None:
             return None
         decided = verdict(request.headers, held.variants, self._now())
         if not isinstance(decided, Hit):
             return None
-        return _HitAgain(held, decided.entry, self._count_of["hit"])
+        return HitAgain(held, decided.entry, self._count_of["hit"])
 
     def explain(self, request: Request) -> str:
         """Whether it would look for a stored answer, and for whose; nothing is looked up."""
@@ -336,35 +355,6 @@ class ResponseCache:
             return  # told as what it would have been
         request.fields["cache"] = result
         self._count_of[result]()
-
-
-class _HitAgain(Step):
-    """Serves what is stored for as long as nothing else is."""
-
-    __slots__ = ("_at", "_count", "_entry", "_held", "_variants", "varying")
-    answers = True
-
-    def __init__(self, held: Held, entry: StoredResponse, count: Callable[[], None]) -> None:
-        self._held = held
-        self._variants = held.variants
-        self._entry = entry
-        self._count = count
-        self._at = 0.0
-        self.varying = {AGE: self._age, CACHE_STATUS: self._status}
-
-    def is_ready(self, at: float) -> bool:
-        return self._held.variants is self._variants and self._entry.terms.is_fresh(at)
-
-    def enter(self, at: float) -> None:
-        self._at = at
-        self._held.found()
-        self._count()
-
-    def _age(self) -> str:
-        return str(self._entry.age_seconds(self._at))
-
-    def _status(self) -> str:
-        return hit_status(self._entry, self._at)
 
 
 def _is_own(request: Request) -> bool:

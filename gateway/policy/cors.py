@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 from multidict import CIMultiDict, istr
 
 from gateway.core.error import ForeignOrigin
 from gateway.core.header import append_member, vary_on
 from gateway.core.message import Handler, Request, Response
 from gateway.policy.cors_adapter import CorsProtocol, Find, is_preflight
-from gateway.policy.step import NOTHING, Step
+from gateway.policy.step import NOTHING, Answer, Step
 from gateway.settings.policy_browser import CorsPolicy
 from gateway.telemetry.log import get_logger
 from gateway.telemetry.metric import Metrics
@@ -60,8 +63,12 @@ class Cors:
         return response
 
     def step(self, request: Request, response: Response) -> Step | None:  # noqa: ARG002
-        """Nothing where there is no origin; who has one is counted each time."""
-        return NOTHING if _ORIGIN not in request.headers or not self._enabled else None
+        """The upstream's fields go each time; who has an origin is counted by the chain."""
+        if not self._enabled:
+            return NOTHING
+        if _ORIGIN in request.headers:
+            return None
+        return _Again(partial(self._replace, request)) if self._enforced else NOTHING
 
     async def explain(self, request: Request) -> str:
         """What it would decide and why, in a sentence; nothing is counted."""
@@ -158,3 +165,17 @@ class Cors:
                 headers.popall(name)
         if self._varies and self._adapter.options(request.match.name):
             vary_on(headers, _ORIGIN)
+
+
+class _Again(Step):
+    """An answer for no page."""
+
+    __slots__ = ("_replace",)
+
+    def __init__(self, replace: Callable[[CIMultiDict[str]], None]) -> None:
+        self._replace = replace
+
+    async def leave(self, answer: Answer) -> Answer:
+        if isinstance(answer, Response):
+            self._replace(answer.headers)
+        return answer

@@ -12,7 +12,7 @@ from gateway.core.message import Handler, Request, Response
 from gateway.core.window import Hit, WindowState
 from gateway.policy.quota import Plan, Planner, Rule, Stage, state_member
 from gateway.policy.shared_window import RETRY_SECONDS, SharedWindows
-from gateway.policy.step import NOTHING, Step
+from gateway.policy.step import NOTHING, Answer, Step
 from gateway.policy.subject import by_address
 from gateway.settings.policy import RateLimitPolicy
 from gateway.store.window import WindowsAtHand
@@ -72,9 +72,9 @@ class RateLimit:
         except QuotaExceeded:
             raise  # a 429 shows the limits that refused, so that none returns after Retry-After
         except GatewayError as error:
-            self._describe(error.headers, plan, states, at, nested=len(quota) > known)
+            self.describe(error.headers, plan, states, at, nested=len(quota) > known)
             raise
-        self._describe(response.headers, plan, states, at, nested=len(quota) > known)
+        self.describe(response.headers, plan, states, at, nested=len(quota) > known)
         return response
 
     def step(self, request: Request, response: Response) -> Step | None:  # noqa: ARG002
@@ -85,7 +85,7 @@ class RateLimit:
         windows = self._windows.at_hand
         if windows is None or self._legacy:  # the older fields are not worth a way of their own
             return None
-        return _Again(plan, hits_of(plan, request), windows, request.fields[_QUOTA])
+        return _Again(self, plan, request, windows)
 
     def explain(self, request: Request) -> list[str]:
         """What this stage would decide by, a line a limit; nothing is counted."""
@@ -171,7 +171,7 @@ class RateLimit:
             _legacy(error.headers, refused, at)
         return error
 
-    def _describe(
+    def describe(
         self,
         headers: Fields,
         plan: Plan,
@@ -197,15 +197,17 @@ class RateLimit:
 class _Again(Step):
     """The same limits and subjects; ready while all of them, those in shadow too, admit."""
 
-    __slots__ = ("_hits", "_plan", "_quota", "_states", "_windows", "varying")
+    __slots__ = ("_at", "_hits", "_plan", "_policy", "_quota", "_states", "_windows", "varying")
 
     def __init__(
-        self, plan: Plan, hits: Sequence[Hit], windows: WindowsAtHand, quota: dict[str, int]
+        self, policy: RateLimit, plan: Plan, request: Request, windows: WindowsAtHand
     ) -> None:
+        self._policy = policy
         self._plan = plan
-        self._hits = hits
+        self._hits = hits_of(plan, request)
         self._windows = windows
-        self._quota = quota
+        self._quota: dict[str, int] = request.fields[_QUOTA]
+        self._at = 0.0
         self._states: Sequence[WindowState] = ()
         self.varying = {_STATE: self._told} if plan.told else {}
 
@@ -213,11 +215,18 @@ class _Again(Step):
         return self._windows.admits(self._hits, at)
 
     def enter(self, at: float) -> None:
+        self._at = at
         states = self._states = self._windows.spend(self._hits, at)
         for rule, state in zip(self._plan.rules, states, strict=True):
             rule.admitted.inc()
             if not rule.quota.shadow:
                 self._quota[rule.quota.policy] = state.remaining
+
+    async def leave(self, answer: Answer) -> Answer:
+        if self._plan.told:
+            nested = _POLICY in answer.headers
+            self._policy.describe(answer.headers, self._plan, self._states, self._at, nested=nested)
+        return answer
 
     def _told(self) -> str:
         return self._plan.state_field(self._states)

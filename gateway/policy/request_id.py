@@ -10,7 +10,7 @@ from multidict import CIMultiDict, istr
 
 from gateway.core.credential import holds_key
 from gateway.core.message import Handler, Request, Response
-from gateway.policy.step import Step
+from gateway.policy.step import Answer, Step
 
 REQUEST_ID = istr("X-Request-ID")
 _TRACEPARENT_FIELD = istr("traceparent")
@@ -64,6 +64,10 @@ class _Again(Step):
     def enter(self, at: float) -> None:  # noqa: ARG002 - an id has no time
         if self._made is not None:
             self._request.request_id = self._made()
+
+    async def leave(self, answer: Answer) -> Answer:
+        answer.headers[REQUEST_ID] = self._request.request_id
+        return answer
 
 
 def _check_trace(headers: CIMultiDict[str]) -> None:

@@ -9,7 +9,7 @@ from multidict import CIMultiDict, istr
 
 from gateway.core.message import Handler, Request, Response
 from gateway.core.route import Route, RouteTable
-from gateway.policy.step import NOTHING, Step
+from gateway.policy.step import NOTHING, Answer, Step
 from gateway.settings.policy_browser import SecurityHeaderPolicy
 from gateway.telemetry.log import get_logger
 from gateway.telemetry.metric import Metrics
@@ -95,8 +95,13 @@ class SecurityHeaders:
         return response
 
     def step(self, request: Request, response: Response) -> Step | None:  # noqa: ARG002
-        """Nothing: what it sets is the same each time; in shadow each answer is compared."""
-        return NOTHING if self._enforced or not self._enabled else None
+        """What it sets is the same each time; in shadow each answer is compared."""
+        if not self._enabled:
+            return NOTHING
+        if not self._enforced:
+            return None
+        sheet = self._sheet if self._overrides is None else self._sheet_for(request)
+        return _Again(sheet, is_secure=request.scheme == "https")
 
     def explain(self, request: Request) -> str:
         """What it would do, in a sentence."""
@@ -129,6 +134,21 @@ class SecurityHeaders:
                 route=request.match.name,
                 request_id=request.request_id,
             )
+
+
+class _Again(Step):
+    """The same sheet."""
+
+    __slots__ = ("_is_secure", "_sheet")
+
+    def __init__(self, sheet: _Sheet, *, is_secure: bool) -> None:
+        self._sheet = sheet
+        self._is_secure = is_secure
+
+    async def leave(self, answer: Answer) -> Answer:
+        if isinstance(answer, Response):
+            self._sheet.put(answer.headers, is_secure=self._is_secure)
+        return answer
 
 
 def _sheet(*layers: Mapping[str, str | None]) -> _Sheet:

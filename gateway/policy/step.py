@@ -12,6 +12,11 @@ from typing import ClassVar
 
 from multidict import istr
 
+from gateway.core.error import GatewayError
+from gateway.core.message import Response
+
+Answer = Response | GatewayError
+
 
 class Step:
     """A policy's part of a request's course; this one does nothing.
@@ -35,8 +40,15 @@ class Step:
     def enter(self, at: float) -> None:
         """Decide once more: count, and note what is told of it."""
 
+    async def leave(self, answer: Answer) -> Answer:
+        """What the policy makes of an answer it has not seen before; one it has is sent again."""
+        return answer
+
     def done(self, at: float, status: int, size: int) -> None:
-        """The answer is out, at `at`, with `size` bytes of body."""
+        """The answer is out, at `at`, with `size` bytes of body; not after `leave`."""
+
+    def left(self) -> None:
+        """The client went before there was an answer."""
 
 
 NOTHING = Step()

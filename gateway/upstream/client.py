@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from dataclasses import dataclass
 
 from multidict import CIMultiDict
@@ -30,13 +30,13 @@ from gateway.settings.model import Upstream
 from gateway.telemetry.log import get_logger
 from gateway.telemetry.metric import Metrics
 from gateway.upstream.address import Address
-from gateway.upstream.connection import Connection, Timeouts
+from gateway.upstream.connection import Connection, Sink, Timeouts
 from gateway.upstream.exchange import Exchange, Tunnel
 from gateway.upstream.pool import Pool
 from gateway.upstream.request import encode_head, send_body
 from gateway.upstream.response import Expected, Interim
 
-__all__ = ["Answer", "Exchange", "Tunnel", "UpstreamClient"]
+__all__ = ["Answer", "Connection", "Exchange", "Sink", "Tunnel", "UpstreamClient"]
 
 # RFC 9110 section 9.2: these may be sent twice without harm; of the first, twice for no reason.
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -62,8 +62,9 @@ class _Request:
     length: int | None
     timeouts: Timeouts
     expected: Expected
-    streaming: bool
-    essential: bool
+    streaming: bool = False
+    essential: bool = False
+    failure: tuple[UpstreamError, bool] | None = None  # of a first try; was it answered at all
 
 
 class UpstreamClient:
@@ -152,12 +153,63 @@ class UpstreamClient:
             essential,
         )
         if essential:
-            return await self._told(request, self._pool)
+            return await self._told(self._tried(request, self._pool))
         is_probe = self._admit()
         self._budget.deposit()
+        return await self._judged(self._tried(request, self._pool), is_probe=is_probe)
+
+    def at_hand(self) -> Connection | None:
+        """A connection for a request to relay; None when `send` must see to it.
+
+        `relay` follows at once.
+        """
+        if self._pool is None or self._breaker.state is not BreakerState.CLOSED:
+            return None
+        return self._pool.at_hand()
+
+    def relay(
+        self, connection: Connection, head: bytes, sink: Sink, interim: Interim | None = None
+    ) -> None:
+        """Send a GET without a body, as `request_head` gives it.
+
+        `relayed` is to be called once `sink` has a whole answer, `begun` for an exchange, and
+        `resend` when it failed.
+        """
+        self._budget.deposit()
+        expected = Expected(body=True, upgrade=False, tolerant=self._tolerant, interim=interim)
+        connection.relay(head, self._plain, expected, sink)
+
+    def relayed(self) -> None:
+        """The upstream has answered a relayed request."""
+        self._answered()
+        self._breaker.succeeded()
+
+    async def begun(self, connection: Connection, exchange: Exchange) -> Exchange:
+        """The exchange of a relayed request, its head in. Raises as `send` does."""
+        attempt = self._head_of(exchange, connection, streaming=False)
+        return await self._judged(attempt, is_probe=False)
+
+    async def resend(
+        self, head: bytes, error: UpstreamError, *, answered: bool, interim: Interim | None = None
+    ) -> Exchange:
+        """Send a relayed request once more where that is safe. Raises as `send` does."""
+        if self._pool is None:
+            raise error
+        expected = Expected(body=True, upgrade=False, tolerant=self._tolerant, interim=interim)
+        request = _Request(
+            "GET", head, None, None, self._plain, expected, failure=(error, answered)
+        )
+        return await self._judged(self._tried(request, self._pool), is_probe=False)
+
+    def request_head(self, method: str, target: str, headers: CIMultiDict[str]) -> bytes:
+        """The head of a request without a body, as it is sent. Raises ValueError for none."""
+        return self._encoded(method, target, headers, None)[0]
+
+    async def _judged(self, attempt: Awaitable[Exchange], *, is_probe: bool) -> Exchange:
+        """The exchange; the breaker hears of it."""
         known = False
         try:
-            exchange = await self._told(request, self._pool)
+            exchange = await self._told(attempt)
             self._breaker.succeeded()
             known = True
         except UpstreamOverloaded:
@@ -221,10 +273,10 @@ class UpstreamClient:
             )
         return was is not BreakerState.CLOSED
 
-    async def _told(self, request: _Request, pool: Pool) -> Exchange:
+    async def _told(self, attempt: Awaitable[Exchange]) -> Exchange:
         """The exchange; a failure is counted, and the first in a row logged with its cause."""
         try:
-            exchange = await self._tried(request, pool)
+            exchange = await attempt
         except UpstreamError as error:
             self._errors.labels(error.reason).inc()
             if not self._is_failing and not isinstance(error, UpstreamOverloaded):
@@ -233,22 +285,30 @@ class UpstreamClient:
                     "upstream_failing", reason=error.reason, error=str(error.__cause__ or error)
                 )
             raise
+        self._answered()
+        return exchange
+
+    def _answered(self) -> None:
         if self._is_failing:
             self._is_failing = False
             self._log.info("upstream_answers_again")
-        return exchange
 
     async def _tried(self, request: _Request, pool: Pool) -> Exchange:
         """The exchange of the first try, or of the second where a second is safe."""
         fresh = False
+        failure = request.failure
         while True:
             connection: Connection | None = None
-            reused = False
+            reused = answered = failure is not None
             try:
+                if failure is not None:
+                    first, answered = failure
+                    failure = None
+                    raise first
                 connection, reused = await pool.acquire(essential=request.essential, fresh=fresh)
-                return await self._exchange(request, connection, pool)
+                return await self._exchange(request, connection)
             except (UpstreamRefused, UpstreamReset) as error:
-                answered = connection is not None and connection.has_answered
+                answered = answered or (connection is not None and connection.has_answered)
                 why = self._why_again(request, error, answered=answered, reused=reused)
                 if why is None or fresh:
                     raise
@@ -273,18 +333,24 @@ class UpstreamClient:
             return None
         return error.reason if self._budget.withdraw(self._loop.time()) else None
 
-    async def _exchange(self, request: _Request, connection: Connection, pool: Pool) -> Exchange:
+    async def _exchange(self, request: _Request, connection: Connection) -> Exchange:
         """Send on a connection, and wait for the head; the connection is closed if that fails."""
         exchange = connection.begin(
             request.head, request.timeouts, request.expected, has_body=request.body is not None
         )
         if request.body is not None:
             self._start_body(request, request.body, connection)
+        return await self._head_of(exchange, connection, streaming=request.streaming)
+
+    async def _head_of(
+        self, exchange: Exchange, connection: Connection, *, streaming: bool
+    ) -> Exchange:
         try:
             await exchange.begun()
-            if request.streaming or exchange.status == 101 or exchange.streams_events:
+            if streaming or exchange.status == 101 or exchange.streams_events:
                 connection.lasts(self._stream)
-                pool.uncount(connection)
+                if self._pool is not None:
+                    self._pool.uncount(connection)
         except BaseException:  # a caller who leaves, too, must not leave the connection busy
             exchange.close()
             raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
+from typing import Protocol, cast
 
 from gateway.core.error import UpstreamError, UpstreamReset, UpstreamTimeout
 from gateway.upstream.exchange import Exchange
@@ -15,6 +15,7 @@ from gateway.upstream.response import Expected, ResponseReader
 _RESET = "The upstream closed the connection before its answer was whole."
 _TIMEOUT = "The upstream did not answer in time; try again."
 _NEVER = float("inf")
+_HEAD_END = b"\r\n\r\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,29 @@ class Timeouts:
     first: float
     idle: float
     total: float | None
+
+
+class Sink(Protocol):
+    """What a relayed request's answer goes to; one of these is called, once."""
+
+    def length_of(self, head: bytes) -> int | None:
+        """The length of the body after a head, bytes for bytes as one that was read before.
+
+        None for any other: its answer is read as an exchange.
+        """
+        ...
+
+    def whole(self, head: bytes, body: bytes) -> None:
+        """The answer with a known head is in; the connection has gone back."""
+        ...
+
+    def begun(self, exchange: Exchange, head: bytes) -> None:
+        """An answer with another head begins; empty where the head is not in whole."""
+        ...
+
+    def failed(self, error: UpstreamError, *, answered: bool) -> None:
+        """There is no answer; `answered` says that something of one came."""
+        ...
 
 
 class Connection(asyncio.Protocol):
@@ -51,6 +75,9 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._reader: ResponseReader | None = None
         self._inflow: Inflow | None = None
+        self._sink: Sink | None = None
+        self._expected = Expected()
+        self._early = b""  # of a relayed request's answer, whose head is known
         self._sender: asyncio.Task[None] | None = None
         self._write_waiter: asyncio.Future[None] | None = None
         self._can_write = True
@@ -66,17 +93,30 @@ class Connection(asyncio.Protocol):
 
         `has_body`: more follows by `write`; see `sends`.
         """
+        exchange = self._open(expected)
+        self._send(head, timeouts, has_body=has_body)
+        return exchange
+
+    def relay(self, head: bytes, timeouts: Timeouts, expected: Expected, sink: Sink) -> None:
+        """Send a request without a body, whose answer is likely one that came before."""
+        self._sink = sink
+        self._expected = expected
+        self._send(head, timeouts, has_body=False)
+
+    def _open(self, expected: Expected) -> Exchange:
+        self._inflow = Inflow(self._pause, self._resume)
+        exchange = Exchange(self, self._inflow)
+        self._reader = ResponseReader(exchange, self._inflow, expected)
+        return exchange
+
+    def _send(self, head: bytes, timeouts: Timeouts, *, has_body: bool) -> None:
         now = self._clock()
         self._timeouts = timeouts
         self._end_by = _NEVER if timeouts.total is None else now + timeouts.total
         self._is_sent = not has_body
         self.has_answered = False
-        self._inflow = Inflow(self._pause, self._resume)
-        exchange = Exchange(self, self._inflow)
-        self._reader = ResponseReader(exchange, self._inflow, expected)
         self.deadline = self._end_by if has_body else min(now + timeouts.first, self._end_by)
         self.write(head)
-        return exchange
 
     def sends(self, sender: asyncio.Task[None]) -> None:
         """The task that sends the body: it ends with the exchange, whatever it waits for."""
@@ -96,13 +136,16 @@ class Connection(asyncio.Protocol):
 
     def fail(self, error: Exception) -> None:
         """End what is under way with this error, and the connection."""
-        reader, inflow = self._reader, self._inflow
+        reader, inflow, sink = self._reader, self._inflow, self._sink
         self._let_go()
         if inflow is not None and reader is not None:
             if reader.has_head and not inflow.has_ended:
                 self._broke(error)
             inflow.fail(error)
         self.abort()
+        if sink is not None:
+            assert isinstance(error, UpstreamError)  # there is no body of ours that could fail
+            sink.failed(error, answered=self.has_answered)
 
     def expire(self) -> None:
         """The deadline has passed."""
@@ -150,6 +193,10 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Read a piece of the response; its reader is woken once for all of it."""
+        if self._sink is not None:
+            data = self._relayed(self._sink, data)
+            if not data:
+                return
         reader, inflow = self._reader, self._inflow
         if reader is None or inflow is None:
             self.abort()  # nobody asked: whatever this is, it must not answer the next request
@@ -201,7 +248,7 @@ class Connection(asyncio.Protocol):
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
-    # --- the exchange under way -------------------------------------------------------------------
+    # --- the exchange under way, or the answer relayed --------------------------------------------
 
     def _finish(self, reader: ResponseReader, inflow: Inflow) -> None:
         """The response is whole: its reader has all of it, the connection is free or done for."""
@@ -212,8 +259,31 @@ class Connection(asyncio.Protocol):
         inflow.end()
         self._ended(self, reusable)
 
+    def _relayed(self, sink: Sink, data: bytes) -> bytes:
+        """Take an answer whose head is known; what is none is given back, to be read."""
+        self.has_answered = True
+        data = self._early + data if self._early else data
+        end = data.find(_HEAD_END) + len(_HEAD_END)
+        head = data[:end] if end >= len(_HEAD_END) else b""
+        length = sink.length_of(head) if head else None
+        missing = -1 if length is None else end + length - len(data)
+        if missing > 0:
+            self._early = data
+            self._touch()
+            return b""
+        self._early = b""
+        self._sink = None
+        if missing < 0:
+            sink.begun(self._open(self._expected), head)
+            return data
+        self.deadline = _NEVER
+        self._ended(self, self.is_open)
+        sink.whole(head, data[end:])
+        return b""
+
     def _let_go(self) -> None:
-        self._reader = self._inflow = None
+        self._reader = self._inflow = self._sink = None
+        self._early = b""
         self.deadline = _NEVER
         sender, self._sender = self._sender, None
         if sender is not None and not sender.done():

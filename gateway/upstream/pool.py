@@ -75,6 +75,19 @@ class Pool:
         self._take(connection, essential=essential)
         return connection, False
 
+    def at_hand(self) -> Connection | None:
+        """An idle connection; None when one must be made or waited for."""
+        if self._counted >= self._size:
+            return None
+        while self._idle:
+            connection = self._idle.pop()
+            if self._is_usable(connection):
+                self._counted += 1
+                self._take(connection, essential=False)
+                return connection
+            connection.abort()
+        return None
+
     def uncount(self, connection: Connection) -> None:
         """The exchange is a stream or a tunnel: it may last, and takes no request's place.
 

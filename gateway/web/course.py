@@ -9,34 +9,55 @@ not sure of goes through the chain, which alone decides what the policies are.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
-from multidict import CIMultiDict, istr
+from multidict import CIMultiDict
 
+from gateway.core.error import GatewayError, UpstreamError
 from gateway.core.message import Request, Response
 from gateway.policy.chain import Chain
-from gateway.policy.step import Step
-from gateway.web.wire import has_body, render_head
+from gateway.policy.step import Answer, Step
+from gateway.upstream.client import Exchange
+from gateway.web.forward import Forward
+from gateway.web.template import Template, template
+from gateway.web.wire import has_body
 
-_DATE = istr("Date")
-_CLOSE = b"Connection: close\r\n\r\n"
-_GAP = "\0"  # no field can hold it
+_MAX_KNOWN = 4  # heads of the upstream's, of one course
+_OF_THE_HOP = re.compile(rb"\r\n(?:connection|transfer-encoding|keep-alive):", re.IGNORECASE)
 
 
 class Course:
     """What is done for one connection's repeated request, by the steps of `chain`."""
 
-    __slots__ = (
-        "_body",
-        "_done",
-        "_enter",
-        "_head",
-        "_ready",
-        "_request",
-        "_size",
-        "_status",
-        "chain",
-    )
+    __slots__ = ("_enter", "_ready", "_request", "_steps", "chain")
+
+    def __init__(self, chain: Chain, steps: Sequence[Step], request: Request) -> None:
+        self.chain = chain
+        self._request = request
+        self._steps = steps
+        self._ready = _overriding(steps, "is_ready")
+        self._enter = _overriding(steps, "enter")
+
+    def is_ready(self, at: float) -> bool:
+        """True when every policy would do as before, at `at` (epoch seconds)."""
+        for ready in self._ready:  # noqa: SIM110 - a generator costs as much as some of the steps
+            if not ready(at):
+                return False
+        return True
+
+    def _begin(self, at: float) -> None:
+        self._request.received_at = at
+        for enter in self._enter:
+            enter(at)
+
+
+class HeldCourse(Course):
+    """Of a request whose answer the gateway holds."""
+
+    __slots__ = ("_body", "_done", "_head", "_size", "_status")
 
     def __init__(
         self,
@@ -46,37 +67,22 @@ class Course:
         response: Response,
         head: Template,
     ) -> None:
+        super().__init__(chain, steps, request)
         body = response.body
         assert isinstance(body, bytes)
-        self.chain = chain
-        self._request = request
-        self._ready = _overriding(steps, "is_ready")
-        self._enter = _overriding(steps, "enter")
         self._done = _overriding(steps, "done")
         self._head = head
         self._status = response.status
         self._size = len(body)
         self._body = body if has_body(request.method, response.status) else b""
 
-    def is_ready(self, at: float) -> bool:
-        """True when every policy would do as before, at `at` (epoch seconds)."""
-        for ready in self._ready:  # noqa: SIM110 - a generator costs as much as some of the steps
-            if not ready(at):
-                return False
-        return True
-
     def answer(self, at: float, date: str, *, close: bool = False) -> bytes:
         """The whole answer; only when ready. `date` is now's, `done` follows.
 
         `close` says that the connection ends with it.
         """
-        self._request.received_at = at
-        for enter in self._enter:
-            enter(at)
-        head = self._head.filled(date)
-        if close:
-            head = head[:-2] + _CLOSE
-        return head + self._body
+        self._begin(at)
+        return self._head.filled(date, close=close) + self._body
 
     def done(self, at: float) -> None:
         """The answer was written."""
@@ -84,25 +90,151 @@ class Course:
             done(at, self._status, self._size)
 
 
-class Template:
-    """An answer's head with gaps for what varies."""
+class Client(Protocol):
+    """The connection that a course belongs to, while its request is under way."""
 
-    __slots__ = ("_has_date", "_text", "_values")
+    @property
+    def closes(self) -> bool:
+        """True when the connection must end with the answer under way."""
+        ...
 
-    def __init__(self, text: str, values: Sequence[Callable[[], str]], *, has_date: bool) -> None:
-        self._text = text
-        self._values = tuple(values)
-        self._has_date = has_date
+    def pass_interim(self, status: int, headers: CIMultiDict[str]) -> None:
+        """Write an interim answer before the one under way."""
+        ...
 
-    def filled(self, date: str) -> bytes:
-        """The head as it is now."""
-        values = [value() for value in self._values]
-        if not self._has_date:
-            values.append(date)
-        return (self._text % tuple(values)).encode("utf-8", "surrogateescape")
+    def forwarded(self, answer: bytes) -> None:
+        """Write a whole answer: the request is done."""
+        ...
+
+    def go_on(self, request: Request, work: Coroutine[Any, Any, Response]) -> None:
+        """Send what comes of this, in a task."""
+        ...
 
 
-def course(chain: Chain, request: Request, response: Response) -> Course | None:
+class ForwardCourse(Course):
+    """Of a request that the upstream answers: a `Sink`.
+
+    An answer whose head came before, with a body of the same length, is sent with the head that was
+    made of it then; any other passes what each policy makes of an answer, and is remembered.
+    """
+
+    __slots__ = ("_client", "_done", "_forward", "_known", "_now")
+
+    def __init__(
+        self,
+        chain: Chain,
+        steps: Sequence[Step],
+        request: Request,
+        forward: Forward,
+        client: Client,
+        now: Callable[[], float],
+    ) -> None:
+        super().__init__(chain, steps, request)
+        self._forward = forward
+        self._client: Client | None = client
+        self._now = now
+        self._done = _overriding(steps, "done")
+        self._known: dict[bytes, _Known] = {}
+
+    def start(self, at: float) -> None:
+        """Ask the upstream; only when ready. The client is called when there is an answer."""
+        self._begin(at)
+        self._forward.send(self, at)
+
+    def leave(self) -> None:
+        """The client is gone."""
+        self._client = None
+        self._forward.abandon()
+        for step in self._steps:
+            step.left()
+
+    # --- what comes of it ------------------------------------------------------------------------
+
+    def length_of(self, head: bytes) -> int | None:
+        """See `Sink`."""
+        known = self._known.get(head)
+        return None if known is None else known.length
+
+    def whole(self, head: bytes, body: bytes) -> None:
+        """See `Sink`."""
+        known = self._known[head]
+        at = self._now()
+        self._forward.relayed(known.status, body, at)
+        client = self._client
+        if client is None:
+            return
+        for done in self._done:
+            done(at, known.status, known.length)
+        client.forwarded(known.head.filled("", close=client.closes) + body)
+
+    def begun(self, exchange: Exchange, head: bytes) -> None:
+        """See `Sink`."""
+        if self._client is not None:
+            self._request.interim = self._client.pass_interim
+        self._go_on(self._forward.begun(exchange), head)
+
+    def failed(self, error: UpstreamError, *, answered: bool) -> None:
+        """See `Sink`."""
+        self._go_on(self._forward.failed(error, answered=answered), b"")
+
+    def _go_on(self, attempt: Coroutine[Any, Any, Response], head: bytes) -> None:
+        if self._client is None:
+            attempt.close()
+        else:
+            self._client.go_on(self._request, self._told(attempt, head))
+
+    async def _told(self, attempt: Coroutine[Any, Any, Response], head: bytes) -> Response:
+        """The answer as the policies leave it."""
+        answer: Answer
+        try:
+            answer = await attempt
+        except GatewayError as error:
+            answer = error
+        except BaseException:  # it passes on, but not without the access line
+            for step in self._steps:
+                step.left()
+            raise
+        told = head and isinstance(answer, Response) and _is_repeatable(answer, head)
+        for step in reversed(self._steps):
+            answer = await step.leave(answer)
+        assert isinstance(answer, Response)
+        if told:
+            self._learn(head, answer)
+        return answer
+
+    def _learn(self, head: bytes, response: Response) -> None:
+        made = template(self._steps, self._request, response)
+        if made is not None and made.has_date and isinstance(response.body, bytes):
+            while len(self._known) >= _MAX_KNOWN:
+                del self._known[next(iter(self._known))]
+            self._known[head] = _Known(response.status, len(response.body), made)
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """An answer's head of the upstream's: its status and length, and what is sent for it."""
+
+    status: int
+    length: int
+    head: Template
+
+
+def _is_repeatable(response: Response, head: bytes) -> bool:
+    """True for an answer whose head alone says where it ends, and that its connection goes on."""
+    headers, body = response.headers, response.body
+    return (
+        200 <= response.status < 300
+        and response.status not in (204, 205)
+        and head.startswith(b"HTTP/1.1 ")
+        and isinstance(body, bytes)
+        and headers.getall("Content-Length", ()) == [str(len(body))]
+        and not _OF_THE_HOP.search(head)
+    )
+
+
+def course(
+    chain: Chain, request: Request, response: Response, client: Client, now: Callable[[], float]
+) -> HeldCourse | ForwardCourse | None:
     """The course of requests like this one, which the chain has just answered; None without one.
 
     `request` belongs to the course from now on. The answer must not have been rendered yet.
@@ -110,33 +242,10 @@ def course(chain: Chain, request: Request, response: Response) -> Course | None:
     steps = chain.steps(request, response)
     if steps is None or not isinstance(response.body, bytes):
         return None
-    head = _template(steps, request, response)
-    return None if head is None else Course(chain, steps, request, response, head)
-
-
-def _template(steps: Sequence[Step], request: Request, response: Response) -> Template | None:
-    varying: dict[str, list[Callable[[], str]]] = {}
-    headers = CIMultiDict(response.headers)
-    for step in steps:
-        for name, value in step.varying.items():
-            varying.setdefault(name.lower(), []).append(value)
-            if len(headers.getall(name, ())) != 1:
-                return None
-            headers[name] = _GAP
-    has_date = _DATE in headers
-    if not has_date:
-        headers[_DATE] = _GAP
-    marked = Response(response.status, headers, response.body, response.reason)
-    text = render_head(request.method, marked, "", close=False).decode("utf-8", "surrogateescape")
-    # In the order of the gaps: that of the fields, the date's last.
-    values = [_joined(varying[each]) for name in headers if (each := name.lower()) in varying]
-    return Template(text.replace("%", "%%").replace(_GAP, "%s"), values, has_date=has_date)
-
-
-def _joined(values: Sequence[Callable[[], str]]) -> Callable[[], str]:
-    if len(values) == 1:
-        return values[0]
-    return lambda: ", ".join([value() for value in values])
+    if isinstance(steps[-1], Forward):
+        return ForwardCourse(chain, steps, request, steps[-1], client, now)
+    head = template(steps, request, response)
+    return None if head is None else HeldCourse(chain, steps, request, response, head)
 
 
 def _overriding(steps: Sequence[Step], method: str) -> tuple[Callable[..., object], ...]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Coroutine
 from enum import Enum, auto
 from typing import Any
 
@@ -28,7 +28,7 @@ from gateway.core.message import BodyStream, NoBody, Request, Response, Tunnel
 from gateway.job.feed import Feed
 from gateway.telemetry.log import get_logger
 from gateway.web.adapt import Arrival
-from gateway.web.course import Course, course
+from gateway.web.course import ForwardCourse, HeldCourse, course
 from gateway.web.deadline import Deadline
 from gateway.web.drive import resume
 from gateway.web.framing import BodyFraming
@@ -75,6 +75,7 @@ class Connection(ClientProtocol):
         "_deadline",
         "_failure",
         "_feed",
+        "_forwarding",
         "_inbox",
         "_is_repeated",
         "_lingers",
@@ -92,7 +93,8 @@ class Connection(ClientProtocol):
         self._inbox = b""
         self._raw = b""
         self._arrival: Arrival | None = None
-        self._course: Course | None = None
+        self._course: HeldCourse | ForwardCourse | None = None
+        self._forwarding: ForwardCourse | None = None
         self._is_repeated = False
         self._closes = self._lingers = False
         self._task: asyncio.Task[Any] | None = None
@@ -116,6 +118,9 @@ class Connection(ClientProtocol):
         self._phase = _Phase.ENDING
         self._deadline.close()
         super().connection_lost(exc)
+        if self._forwarding is not None:
+            self._forwarding.leave()
+            self._forwarding = None
         if self._feed is not None:
             self._feed.close()
         if self._task is None:
@@ -206,15 +211,23 @@ class Connection(ClientProtocol):
         head = Head(error=error, breaks=True)
         self._begin(self._server.judge(head, self.peer, self.scheme), b"", b"")
 
-    # --- the fast lane -------------------------------------------------------------------------
+    # --- the courses of repeated requests ------------------------------------------------------
 
-    def _run(self, course: Course) -> bool:
+    def _run(self, course: HeldCourse | ForwardCourse) -> bool:
         """Answer by a course; False, and nothing has happened, when it does not hold any more."""
         server = self._server
         at = server.now()
         if course.chain is not server.chain or not course.is_ready(at):
             self._course = None
             return False
+        if isinstance(course, ForwardCourse):
+            self._phase = _Phase.BUSY
+            self._closes = False
+            self._body = self._failure = None
+            self._deadline.suspend()
+            self._forwarding = course
+            course.start(at)
+            return True
         closes = self._closes = server.is_draining
         answer = course.answer(at, server.date(at), close=closes)
         assert self.transport is not None
@@ -225,6 +238,22 @@ class Connection(ClientProtocol):
         else:
             self._deadline.set(server.terms.keepalive_timeout)
         return True
+
+    def forwarded(self, answer: bytes) -> None:
+        """Write the answer of a course."""
+        self._forwarding = None
+        self._closes = self.closes
+        if self.transport is not None:
+            self.transport.write(answer)
+        self._done()
+
+    def go_on(self, request: Request, work: Coroutine[Any, Any, Response]) -> None:
+        """Send what a course's steps make of an answer; they see the next one as well."""
+        self._forwarding = None
+        self._is_repeated = False
+        self._task = self._loop.create_task(self._go_on(request, work))
+
+    # --- the fast lane -------------------------------------------------------------------------
 
     def _answer(self, arrival: Arrival) -> None:
         """Run the chain; without a task, unless something in it really waits."""
@@ -245,13 +274,12 @@ class Connection(ClientProtocol):
             self._broken(request)
         else:
             request.interim = self.pass_interim
-            self._task = self._loop.create_task(self._go_on(request, work, waits_for))
+            rest = resume(work, waits_for)
+            self._task = self._loop.create_task(self._go_on(request, rest))
 
-    async def _go_on(
-        self, request: Request, work: Coroutine[Any, Any, Response], waits_for: Any
-    ) -> None:
+    async def _go_on(self, request: Request, work: Awaitable[Response]) -> None:
         try:
-            response = await resume(work, waits_for)
+            response = await work
             request.interim = None
             if isinstance(response.body, Feed):
                 self._begin_feed(request, response, response.body)
@@ -272,8 +300,9 @@ class Connection(ClientProtocol):
 
     def _send_whole(self, request: Request, response: Response, body: bytes) -> None:
         """Write an answer whose body is here, head and body as one."""
+        server = self._server
         if self._is_repeated:
-            self._course = course(self._server.chain, request, response)
+            self._course = course(server.chain, request, response, self, server.now)
         head = self._head(request, response)
         if self.transport is not None:
             sent = has_body(request.method, response.status)

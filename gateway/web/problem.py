@@ -9,7 +9,7 @@ from multidict import CIMultiDict
 
 from gateway.core.error import GatewayError, InvalidRequest
 from gateway.core.message import Handler, Request, Response
-from gateway.policy.step import NOTHING, Step
+from gateway.policy.step import Answer, Step
 from gateway.telemetry.log import get_logger, mask
 
 CONTENT_TYPE = "application/problem+json"
@@ -45,8 +45,18 @@ class ProblemBoundary:
             return problem(GatewayError(_UNEXPECTED), request)
 
     def step(self, request: Request, response: Response) -> Step | None:  # noqa: ARG002
-        """Nothing where there was no problem."""
-        return None if "problem" in request.fields else NOTHING
+        """For what was no problem; the next time it may be one."""
+        return None if "problem" in request.fields else _Again(request)
+
+
+class _Again(Step):
+    __slots__ = ("_request",)
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+
+    async def leave(self, answer: Answer) -> Answer:
+        return problem(answer, self._request) if isinstance(answer, GatewayError) else answer
 
 
 def unexpected(status: int) -> Response:

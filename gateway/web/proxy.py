@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+import secrets
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -32,7 +33,9 @@ from gateway.job.tracker import Tracker
 from gateway.policy.request_id import REQUEST_ID
 from gateway.policy.security_headers import REMOVED
 from gateway.telemetry.metric import Metrics, Series
-from gateway.upstream.client import Exchange, UpstreamClient
+from gateway.upstream.client import Connection as UpstreamConnection
+from gateway.upstream.client import Exchange, Sink, UpstreamClient
+from gateway.web.forward import Forward
 from gateway.web.stream import FanOut
 
 _EXPECT, _ACCEPT_ENCODING = istr("Expect"), istr("Accept-Encoding")
@@ -135,25 +138,89 @@ class Proxy:
         body = None if request.body.is_empty else request.body.chunks()
         name = request.match.name
         streaming = name == STREAM or request.is_upgrade
-        started = self._now()
+        attempt = self._client.send(
+            request.method,
+            request.target,
+            headers,
+            body,
+            streaming=streaming,
+            interim=partial(_pass_interim, request),
+        )
+        return await self._timed(name, attempt, self._now())
+
+    async def _timed(self, route: str, attempt: Awaitable[Exchange], since: float) -> Exchange:
         outcome = "error"
         try:
-            exchange = await self._client.send(
-                request.method,
-                request.target,
-                headers,
-                body,
-                streaming=streaming,
-                interim=partial(_pass_interim, request),
-            )
+            exchange = await attempt
             outcome = f"{exchange.status // 100}xx"
         except UpstreamError as error:
             outcome = error.reason
             raise
         finally:
-            elapsed = max(0.0, self._now() - started)
-            self._durations[name, outcome].observe(elapsed)
+            self._durations[route, outcome].observe(max(0.0, self._now() - since))
         return exchange
+
+    def step(self, request: Request, response: Response) -> Forward | None:  # noqa: ARG002
+        """The same request but for its id; None for what is more than a small read."""
+        name = request.match.name
+        if request.method != "GET" or not request.body.is_empty or request.is_upgrade:
+            return None
+        if name in (CREATE, STREAM) or request.match.route.gateway:
+            return None
+        headers = self._headers(request)
+        headers[REQUEST_ID] = mark = secrets.token_hex(16)
+        parts = self._client.request_head("GET", request.target, headers).split(mark.encode())
+        if len(parts) != 2:
+            return None
+        return Forward(self, request, parts[0], parts[1])
+
+    # --- a repeated request, as its step has it ----------------------------------------------
+
+    def at_hand(self) -> UpstreamConnection | None:
+        """A connection for one."""
+        return self._client.at_hand()
+
+    def relay(
+        self, request: Request, head: bytes, connection: UpstreamConnection, sink: Sink
+    ) -> None:
+        """Send one."""
+        self._client.relay(connection, head, sink, partial(_pass_interim, request))
+
+    def relayed(self, request: Request, status: int, body: bytes, since: float, at: float) -> None:
+        """The whole answer is in."""
+        self._client.relayed()
+        name = request.match.name
+        self._durations[name, f"{status // 100}xx"].observe(max(0.0, at - since))
+        if name in _JOB_ROUTES:
+            self._observe(request, Response(status, body=body), since)
+
+    async def begun(
+        self,
+        request: Request,
+        connection: UpstreamConnection,
+        exchange: Exchange,
+        since: float,
+    ) -> Response:
+        """Pass on an answer that has begun. Raises as calling does."""
+        attempt = self._client.begun(connection, exchange)
+        return await self._answer(request, attempt, since)
+
+    async def resend(
+        self, request: Request, head: bytes, error: UpstreamError, since: float, *, answered: bool
+    ) -> Response:
+        """Try once more where that is safe. Raises as calling does."""
+        interim = partial(_pass_interim, request)
+        attempt = self._client.resend(head, error, answered=answered, interim=interim)
+        return await self._answer(request, attempt, since)
+
+    async def _answer(
+        self, request: Request, attempt: Awaitable[Exchange], since: float
+    ) -> Response:
+        name = request.match.name
+        exchange = await self._timed(name, attempt, since)
+        response = await _passed_on(exchange, whole=name in _JOB_ROUTES)
+        self._observe(request, response, since)
+        return response
 
     def _headers(self, request: Request) -> CIMultiDict[str]:
         headers = strip_hop_by_hop(request.headers)

@@ -10,7 +10,7 @@ from gateway.core.error import MethodNotAllowed, NotFound
 from gateway.core.event import rfc3339
 from gateway.core.message import Request, Response
 from gateway.core.ticket import PARAMETER
-from gateway.job.tracker import UNKNOWN_OWNER
+from gateway.job.birth import UNKNOWN_OWNER
 from gateway.policy.ticket import Tickets
 from gateway.store.job import JobStore
 from gateway.web.document import json_response

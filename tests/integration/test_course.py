@@ -13,7 +13,7 @@ from multidict import CIMultiDict
 
 from gateway.core.message import Request, Response
 from gateway.policy.cache_rule import job_tag
-from gateway.web.course import Course
+from gateway.web.course import HeldCourse
 from tests.support.fakes import FakeClock
 from tests.support.lane import Reply, connected, get
 from tests.support.stack import KEYS, POLICIES, START, Stack, stack
@@ -144,13 +144,13 @@ async def test_it_is_answered_logged_and_counted_as_by_the_chain(
 def answered(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """What was answered by a course."""
     answers: list[bytes] = []
-    original = Course.answer
+    original = HeldCourse.answer
 
-    def noting(self: Course, at: float, date: str, *, close: bool = False) -> bytes:
+    def noting(self: HeldCourse, at: float, date: str, *, close: bool = False) -> bytes:
         answers.append(original(self, at, date, close=close))
         return answers[-1]
 
-    monkeypatch.setattr(Course, "answer", noting)
+    monkeypatch.setattr(HeldCourse, "answer", noting)
     return answers
 
 

@@ -8,7 +8,7 @@ from gateway.core.error import MethodNotAllowed, NotFound
 from gateway.core.message import Response
 from gateway.core.route import Match, Route
 from gateway.core.ticket import unseal
-from gateway.job.tracker import UNKNOWN_OWNER
+from gateway.job.birth import UNKNOWN_OWNER
 from gateway.policy.ticket import Tickets
 from gateway.settings.contract import TICKET, compile_contract
 from gateway.settings.model import JobContract

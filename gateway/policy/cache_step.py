@@ -1,0 +1,98 @@
+"""What the cache does again for a request that came before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from gateway.core.freshness import StoredResponse
+from gateway.core.header import append_member
+from gateway.core.message import Response
+from gateway.policy.cache_answer import AGE, CACHE_STATUS, hit_status
+from gateway.policy.step import Answer, Step
+from gateway.store.response import Held
+
+
+class PassAgain(Step):
+    """The upstream is asked, and what it says is not kept."""
+
+    __slots__ = ("_count", "_status")
+
+    def __init__(self, why: str, count: Callable[[], None]) -> None:
+        self._status = f"gateway; fwd={why}"
+        self._count = count
+
+    def enter(self, at: float) -> None:  # noqa: ARG002 - it is counted whenever it was
+        """Count it."""
+        self._count()
+
+    async def leave(self, answer: Answer) -> Answer:
+        """Say so."""
+        if isinstance(answer, Response):
+            append_member(answer.headers, CACHE_STATUS, self._status)
+        else:
+            answer.headers[CACHE_STATUS] = self._status
+        return answer
+
+
+class MissAgain(PassAgain):
+    """Asked for what could not be kept the last time; once it can be, the chain keeps the next."""
+
+    __slots__ = ("_asked_at", "_is_over", "_may_be_kept", "_peek")
+
+    def __init__(
+        self,
+        count: Callable[[], None],
+        peek: Callable[[], Sequence[StoredResponse] | None],
+        may_be_kept: Callable[[Response, float], bool],
+    ) -> None:
+        super().__init__("uri-miss", count)
+        self._peek = peek
+        self._may_be_kept = may_be_kept
+        self._is_over = False
+        self._asked_at = 0.0
+
+    def is_ready(self, at: float) -> bool:  # noqa: ARG002 - what is not stored has no age
+        """True while there is still nothing."""
+        return not self._is_over and self._peek() == ()
+
+    def enter(self, at: float) -> None:
+        """Note when it was asked."""
+        self._asked_at = at
+        super().enter(at)
+
+    async def leave(self, answer: Answer) -> Answer:
+        """Look whether this one could be kept."""
+        if isinstance(answer, Response):
+            self._is_over = self._may_be_kept(answer, self._asked_at)
+        return await super().leave(answer)
+
+
+class HitAgain(Step):
+    """Serves what is stored for as long as nothing else is."""
+
+    __slots__ = ("_at", "_count", "_entry", "_held", "_variants", "varying")
+    answers = True
+
+    def __init__(self, held: Held, entry: StoredResponse, count: Callable[[], None]) -> None:
+        self._held = held
+        self._variants = held.variants
+        self._entry = entry
+        self._count = count
+        self._at = 0.0
+        self.varying = {AGE: self._age, CACHE_STATUS: self._status}
+
+    def is_ready(self, at: float) -> bool:
+        """True while the same is stored, and fresh."""
+        return self._held.variants is self._variants and self._entry.terms.is_fresh(at)
+
+    def enter(self, at: float) -> None:
+        """Count it, here and in the store."""
+        self._at = at
+        self._held.found()
+        self._count()
+
+    def _age(self) -> str:
+        return str(self._entry.age_seconds(self._at))
+
+    def _status(self) -> str:
+        return hit_status(self._entry, self._at)
