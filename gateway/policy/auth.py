@@ -134,6 +134,8 @@ class Auth:
             return None
         key = request.key
         if key is None:
+            if request.principal is not None:
+                return None  # a ticket, which ends by itself
             return _Again(self._admitted)
         source = next((each for each in self._sources if each.get(key.sha256) is key), None)
         return None if source is None else _AgainByKey(self._admitted, key, source, self._used)
