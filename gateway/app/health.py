@@ -74,4 +74,5 @@ def build_health(  # noqa: PLR0913 - collaborators, each by its name
         timeout=limits.timeout,
         slow=limits.slow,
         now=now,
+        unwell=lambda name, severity: metrics.component_unwell.labels(name).set(severity),
     )

@@ -281,6 +281,12 @@ class Metrics:
         self.policy_reloads_total = self._counter(
             "policy_reloads_total", "Changed policy files that were read again.", ("result",)
         )
+        self.component_unwell = self._gauge(
+            "component_unwell",
+            "A component of health when it was last checked: 0 well, 1 degraded, 2 unhealthy.",
+            Rule.MAX,
+            ("component",),
+        )
         self.log_lines_lost_total = self._counter(
             "log_lines_lost_total", "Log lines that never reached their reader."
         )

@@ -26,6 +26,10 @@ class Status(StrEnum):
     UNKNOWN = "unknown"  # not checked yet
 
 
+# As `gateway_component_unwell` has it; what is not there or not yet known is no reason for concern.
+SEVERITY = {Status.DEGRADED: 1, Status.UNHEALTHY: 2}
+
+
 @dataclass(frozen=True, slots=True)
 class Reading:
     """What a check found; `detail` is shown with the component."""
@@ -73,7 +77,8 @@ class Condition:
 class Health:
     """Runs every component's check each `interval`; a check that outlasts `timeout` has failed.
 
-    One that took longer than `slow` has found its component degraded, at the least.
+    One that took longer than `slow` has found its component degraded, at the least. `unwell` hears
+    of each component what `SEVERITY` makes of its status, 0 for the others.
     """
 
     def __init__(
@@ -84,12 +89,14 @@ class Health:
         timeout: float,
         now: Callable[[], float],
         slow: float = math.inf,
+        unwell: Callable[[str, int], None] = lambda _name, _severity: None,
     ) -> None:
         self._components = tuple(components)
         self._conditions = {component.name: Condition() for component in components}
         self._interval = interval
         self._timeout = timeout
         self._slow = slow
+        self._unwell = unwell
         self._now = now
         self._log = get_logger("health")
 
@@ -162,6 +169,7 @@ class Health:
             since=now if changed else before.since,
             detail=reading.detail,
         )
+        self._unwell(name, SEVERITY.get(reading.status, 0))
         if changed:
             bad = reading.status in (Status.UNHEALTHY, Status.DEGRADED)
             tell = self._log.warning if bad else self._log.info

@@ -18,6 +18,9 @@ async def overall(folder: Path, critical: list[str]) -> tuple[int, str, set[str]
         await gateway.gateway.health.check()
         answer = await gateway.ask_admin("/health")
         assert answer.document["components"]["upstream"]["status"] == "unhealthy"
+        metrics = await gateway.metrics()
+        assert metrics["gateway_component_unwell{component=upstream}"] == 2
+        assert metrics["gateway_component_unwell{component=sqlite}"] == 0
         return answer.status, answer.document["status"], set(answer.document["components"])
 
 

@@ -194,6 +194,24 @@ async def test_what_answers_late_is_degraded_and_says_how_late() -> None:
     assert component(quick, "x")["status"] == "healthy"
 
 
+async def test_how_unwell_each_component_is_is_told_at_every_check() -> None:
+    told: list[tuple[str, int]] = []
+    checks = {"x": Switch(GOOD, DEGRADED, BAD, GOOD), "y": Switch(ABSENT)}
+    found = Health(
+        [Component(name, check) for name, check in checks.items()],
+        interval=60.0,
+        timeout=5.0,
+        now=Clock(),
+        unwell=lambda name, severity: told.append((name, severity)),
+    )
+
+    for _ in range(4):
+        await found.check()
+
+    assert [severity for name, severity in told if name == "x"] == [0, 1, 2, 0]
+    assert [severity for name, severity in told if name == "y"] == [0] * 4
+
+
 async def test_checks_repeat_until_cancelled() -> None:
     again = asyncio.Event()
     calls = 0
