@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Generic, TypeVar
 
@@ -62,6 +62,19 @@ class Message:
     status: DeliveryStatus = DeliveryStatus.PENDING
     request_id: str | None = None
     traceparent: str | None = None
+
+    def again(self, message_id: str, now: float) -> Message:
+        """The same said once more, due now: a message of its own, which nothing supersedes."""
+        return replace(
+            self,
+            id=message_id,
+            created_at=now,
+            due_at=now,
+            replaceable=False,
+            supersedes=False,
+            attempt=0,
+            status=DeliveryStatus.PENDING,
+        )
 
 
 @dataclass(frozen=True, slots=True)

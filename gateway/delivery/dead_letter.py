@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from gateway.core.error import Conflict, NotFound
 from gateway.core.identifier import derived
@@ -75,17 +75,7 @@ class DeadLetters:
         return sent, lost
 
     async def _send(self, old: Message) -> Message:
-        now = self.now()
-        message = replace(
-            old,
-            id=_replay_id(old),
-            created_at=now,
-            due_at=now,
-            replaceable=False,
-            supersedes=False,
-            attempt=0,
-            status=DeliveryStatus.PENDING,
-        )
+        message = old.again(_replay_id(old), self.now())
         await self.outbox.enqueue([message])
         self.wake()
         return message

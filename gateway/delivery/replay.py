@@ -54,15 +54,8 @@ class Replay:
             raise Conflict(f"The delivery is still {old.status.value}; it will be tried by itself.")
         now = self.now()
         message = replace(
-            old,
-            id=derived("dlv_", now, old.event_id, webhook.id, old.id),
+            old.again(derived("dlv_", now, old.event_id, webhook.id, old.id), now),
             body=old.body or await self._recorded(webhook, old),
-            created_at=now,
-            due_at=now,
-            replaceable=False,
-            supersedes=False,
-            attempt=0,
-            status=DeliveryStatus.PENDING,
             request_id=request_id,
         )
         await self.enqueue([message])
