@@ -66,6 +66,9 @@ class Terminal:
         return response
 
 
+ARRIVAL_SECONDS = 20.0
+
+
 class SlowTerminal(Terminal):
     """Answers nothing until it is let go; the answer is made then."""
 
@@ -82,8 +85,11 @@ class SlowTerminal(Terminal):
         return self._answered()
 
     async def arrived(self, count: int = 1) -> None:
-        """Return once this many requests are waiting or were answered."""
-        async with self._arrivals:
+        """Return once this many requests are waiting or were answered.
+
+        Raises TimeoutError when they do not come, as of tasks that failed before.
+        """
+        async with asyncio.timeout(ARRIVAL_SECONDS), self._arrivals:
             await self._arrivals.wait_for(lambda: len(self.requests) >= count)
 
 
