@@ -1,10 +1,5 @@
 -- Places for jobs: a sorted set a group, of names by when their lease ends, in milliseconds.
 
-local function clock()
-  local time = redis.call('TIME')
-  return time[1] * 1000 + math.floor(time[2] / 1000)
-end
-
 -- Hold a place in a group until a lease from now on ends, and the group as long as any place in it.
 local function hold(group, name, now, lease)
   redis.call('ZADD', key(group), string.format('%.0f', now + lease), name)

@@ -3,11 +3,6 @@
 -- and `bytes` (of all). What Redis itself adds is in GROUP_BYTES and KEY_BYTES.
 local GROUP_BYTES, KEY_BYTES, SWEEP = 700, 90, 100
 
-local function clock()
-  local time = redis.call('TIME')
-  return time[1] * 1000 + math.floor(time[2] / 1000)
-end
-
 local function size_of(group)
   return tonumber(redis.call('HGET', key('sizes'), group) or 0)
 end

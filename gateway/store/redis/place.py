@@ -10,8 +10,8 @@ from gateway.store.redis.client import RedisClient
 from gateway.store.redis.connection import Part
 from gateway.store.redis.script import load_script
 
-_TAKE = load_script("place_take", "lib_key", "lib_place")
-_KEEP = load_script("place_keep", "lib_key", "lib_place")
+_TAKE = load_script("place_take", "lib_key", "lib_clock", "lib_place")
+_KEEP = load_script("place_keep", "lib_key", "lib_clock", "lib_place")
 _STEP = 500  # places that one script keeps
 
 

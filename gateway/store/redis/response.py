@@ -30,7 +30,7 @@ _STALE_SECONDS = 600.0
 _MAX_SECONDS = 7 * 86_400.0
 _OFF_LOOP_BYTES = 64 * 1024  # beyond it, compressing would hold up the event loop
 
-_STORE = load_script("response_store", "lib_key", "lib_variant", "lib_response")
+_STORE = load_script("response_store", "lib_key", "lib_clock", "lib_variant", "lib_response")
 _PURGE = load_script("response_purge", "lib_key", "lib_response")
 _EXPIRE = load_script("response_expire", "lib_key", "lib_variant")
 
