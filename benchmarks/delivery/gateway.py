@@ -27,7 +27,8 @@ from gateway.core.webhook import Webhook
 from gateway.delivery.dispatcher import Dispatcher
 from gateway.delivery.subscription import WebhookSubscription
 from gateway.delivery.webhook import SINK, WebhookSink
-from gateway.settings.model import Log, Webhooks
+from gateway.settings.delivery import Webhooks
+from gateway.settings.telemetry import Log
 from gateway.store.job import TimelineEntry
 from gateway.store.sqlite import Database, SqliteJobStore, SqliteOutbox, SqliteWebhookStore
 from gateway.telemetry.log import configure

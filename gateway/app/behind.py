@@ -27,7 +27,8 @@ from gateway.job.record import Subscriber
 from gateway.job.tracker import Tracker
 from gateway.job.watcher import Watcher
 from gateway.settings.contract import watch_rule
-from gateway.settings.model import JobContract, Settings
+from gateway.settings.job import JobContract
+from gateway.settings.model import Settings
 from gateway.telemetry.log import get_logger
 from gateway.telemetry.metric import Metrics
 from gateway.upstream.client import UpstreamClient

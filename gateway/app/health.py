@@ -10,7 +10,8 @@ from gateway.app.behind import Behind
 from gateway.app.store import Stores
 from gateway.delivery.dead_letter import DeadLetters
 from gateway.policy.openapi_source import OpenApiSource
-from gateway.settings.model import ComponentName, Settings
+from gateway.settings.health import ComponentName
+from gateway.settings.model import Settings
 from gateway.telemetry.metric import Metrics
 from gateway.upstream.client import UpstreamClient
 from gateway.web import health_check

@@ -15,7 +15,8 @@ import orjson
 import uvloop
 
 from gateway.settings.load import load, load_policies, policies_directory
-from gateway.settings.model import Log, Settings
+from gateway.settings.model import Settings
+from gateway.settings.telemetry import Log
 from gateway.telemetry import log
 from gateway.telemetry.access import access_writer
 from gateway.telemetry.sink import BackgroundStream, SharedStream, Stream

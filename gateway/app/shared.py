@@ -10,7 +10,8 @@ import time
 from functools import partial
 
 from gateway.app.replica import Replica
-from gateway.settings.model import Redis, Settings
+from gateway.settings.model import Settings
+from gateway.settings.store import Redis
 from gateway.store.memory.response import MemoryResponseStore
 from gateway.store.place import PlaceStore
 from gateway.store.redis.audit import RedisAuditLog

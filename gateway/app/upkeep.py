@@ -11,7 +11,7 @@ from typing import Any
 from gateway.core.error import GatewayError
 from gateway.core.outbox import Backlog
 from gateway.policy.key_source import KeySource
-from gateway.settings.model import Webhooks
+from gateway.settings.delivery import Webhooks
 from gateway.store.audit import AuditLog
 from gateway.store.idempotency import IdempotencyStore
 from gateway.store.job import JobStore

@@ -80,7 +80,7 @@ def _told(directory: Path, found: Iterable[Reach]) -> list[str]:
 def _connect(settings: Settings) -> int:
     import asyncio
 
-    from gateway.settings.model import Log
+    from gateway.settings.telemetry import Log
     from gateway.telemetry.log import configure
     from gateway.web.connect import failed
 

@@ -17,8 +17,9 @@ from gateway.cli.admin_api import HINT, AdminApi, open_admin_api
 from gateway.cli.failure import fail
 from gateway.core.error import GatewayError, SettingsError
 from gateway.settings.load import load, load_policies, policies_directory
-from gateway.settings.model import Log, Settings
+from gateway.settings.model import Settings
 from gateway.settings.policy import PolicySet
+from gateway.settings.telemetry import Log
 from gateway.telemetry.log import configure
 
 DeskT = TypeVar("DeskT")

@@ -46,7 +46,7 @@ def _explain(arguments: argparse.Namespace) -> int:
     from gateway.app.explain import Question, explain
     from gateway.core.error import GatewayError
     from gateway.settings.load import load, load_policies, policies_directory
-    from gateway.settings.model import Log
+    from gateway.settings.telemetry import Log
     from gateway.telemetry.log import configure
 
     configure(Log(level="error"), sys.stderr)

@@ -14,8 +14,8 @@ from gateway.core.credential import format_key, hash_key
 from gateway.core.error import SettingsError
 from gateway.settings import yaml
 from gateway.settings.append import append_entry, formatted
+from gateway.settings.base import parse_duration
 from gateway.settings.check_policy import check_auth
-from gateway.settings.model import parse_duration
 from gateway.settings.policy import AuthPolicy, KeyEntry
 
 Entry = dict[str, str | tuple[str, ...]]

@@ -30,7 +30,7 @@ from gateway.delivery.convex_error import (
 )
 from gateway.delivery.failure import EXCHANGE_ERRORS, describe, error_kind
 from gateway.delivery.header import USER_AGENT
-from gateway.settings.model import Convex
+from gateway.settings.delivery import Convex
 
 RESPONSE_LIMIT_BYTES = 16 * 1024 * 1024  # of what a function may return
 _FUNCTION_STATUS = (200, 560)

@@ -18,7 +18,7 @@ from gateway.delivery.convex import (
     ConvexNotDeployed,
 )
 from gateway.delivery.header import trace_headers
-from gateway.settings.model import Convex
+from gateway.settings.delivery import Convex
 
 SINK = "convex"
 DESTINATION = "convex"

@@ -19,7 +19,7 @@ import aiohttp
 from aiohttp.connector import AddrInfoType
 
 from gateway.core.address import AddressRule, check_address
-from gateway.settings.model import WebhookAddresses
+from gateway.settings.delivery import WebhookAddresses
 
 DNS_CACHE_SECONDS = 10
 KEEPALIVE_SECONDS = 4.0  # less than receivers usually keep one: Node's default is 5

@@ -19,7 +19,7 @@ from gateway.delivery.convex_document import (
     url_arguments,
     webhook_arguments,
 )
-from gateway.settings.model import ConvexFunctions
+from gateway.settings.delivery import ConvexFunctions
 from gateway.store.outbox import Outbox
 from gateway.store.webhook import WebhookStore
 from gateway.telemetry.log import get_logger

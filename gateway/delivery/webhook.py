@@ -35,7 +35,7 @@ from gateway.delivery.failure import EXCHANGE_ERRORS, describe, error_kind
 from gateway.delivery.guard import guarded_connector, judging
 from gateway.delivery.header import delivery_headers
 from gateway.delivery.pacer import Pacer
-from gateway.settings.model import Webhooks
+from gateway.settings.delivery import Webhooks
 from gateway.store.webhook import WebhookStore
 from gateway.telemetry.log import get_logger
 

@@ -17,7 +17,7 @@ from gateway.core.rendering import Rendering
 from gateway.core.sse import ServerEvent
 from gateway.job.channel import Channel
 from gateway.job.feed import Feed
-from gateway.settings.model import FanOut
+from gateway.settings.job import FanOut
 from gateway.telemetry.metric import Metrics
 
 EVENT_STREAM = "text/event-stream"

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from gateway.core.sse import ServerEvent, encode_event
 from gateway.job.feed import Feed, Piece
-from gateway.settings.model import FanOut
+from gateway.settings.job import FanOut
 from gateway.telemetry.metric import Metrics
 
 HEARTBEAT = Piece(b": heartbeat\n\n")

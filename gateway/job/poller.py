@@ -15,7 +15,7 @@ from gateway.core.job import Job
 from gateway.core.turn import Turns
 from gateway.job.inquiry import Inquiry
 from gateway.job.tracker import Tracker
-from gateway.settings.model import Watch
+from gateway.settings.job import Watch
 from gateway.telemetry.log import get_logger
 from gateway.telemetry.metric import Metrics
 

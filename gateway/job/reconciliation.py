@@ -8,7 +8,7 @@ from collections.abc import Callable
 from gateway.core.error import StoreUnavailable, UpstreamError
 from gateway.job.observer import Observer
 from gateway.job.tracker import Tracker
-from gateway.settings.model import Poll
+from gateway.settings.job import Poll
 from gateway.telemetry.log import get_logger
 
 

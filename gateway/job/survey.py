@@ -12,7 +12,7 @@ from typing import Protocol
 
 from gateway.core.error import UpstreamError
 from gateway.job.observer import Observer
-from gateway.settings.model import Watch
+from gateway.settings.job import Watch
 from gateway.telemetry.log import get_logger
 from gateway.telemetry.metric import Metrics
 

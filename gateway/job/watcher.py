@@ -25,7 +25,7 @@ from gateway.job.poller import Poller
 from gateway.job.reconciliation import Reconciliation
 from gateway.job.survey import Survey
 from gateway.job.tracker import Tracker
-from gateway.settings.model import Watch
+from gateway.settings.job import Watch
 from gateway.store.job import JobStore
 from gateway.telemetry.log import get_logger
 from gateway.telemetry.metric import Metrics

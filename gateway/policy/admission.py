@@ -11,7 +11,7 @@ from gateway.core.error import ServiceUnavailable
 from gateway.core.message import Handler, Request, Response
 from gateway.policy.place import ActiveJobs, Applicant, Places
 from gateway.policy.step import NOTHING, Step
-from gateway.settings.model import Admission as AdmissionSettings
+from gateway.settings.job import Admission as AdmissionSettings
 from gateway.telemetry.log import get_logger
 from gateway.telemetry.metric import Metrics
 

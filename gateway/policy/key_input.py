@@ -9,7 +9,7 @@ from ipaddress import ip_network
 from typing import Any
 
 from gateway.core.violation import Violations, json_type
-from gateway.settings.model import parse_duration
+from gateway.settings.base import parse_duration
 
 DEFAULT_SCOPES = ("jobs:read", "jobs:write", "webhooks")
 DEFAULT_OVERLAP_SECONDS = 86_400.0

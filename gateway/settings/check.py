@@ -17,15 +17,11 @@ from gateway.core.job import State
 from gateway.core.signature import secret_key
 from gateway.settings.check_redis import redis
 from gateway.settings.check_worker import workers
-from gateway.settings.model import (
-    ComponentName,
-    CreateRoute,
-    JobContract,
-    JobRoute,
-    Settings,
-    Upstream,
-)
+from gateway.settings.health import ComponentName
+from gateway.settings.job import CreateRoute, JobContract, JobRoute
+from gateway.settings.model import Settings
 from gateway.settings.problem import Problem, nearest
+from gateway.settings.upstream import Upstream
 from gateway.settings.yaml import Location
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")

@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-from gateway.settings.model import Redis, Settings
+from gateway.settings.model import Settings
 from gateway.settings.problem import Problem
+from gateway.settings.store import Redis
 
 _NAMESPACE = re.compile(r"[A-Za-z0-9._-]{1,40}")
 _NAMELESS = (

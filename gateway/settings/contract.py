@@ -14,7 +14,8 @@ from gateway.core.contract import (
 )
 from gateway.core.job import State, WatchRule
 from gateway.core.route import Route, RouteTable
-from gateway.settings.model import JobContract, Settings, Watch
+from gateway.settings.job import JobContract, Watch
+from gateway.settings.model import Settings
 
 WEBHOOKS, HEALTH, HISTORY, EVENTS = "webhooks", "health", "jobs-history", "job-events"
 TICKET = "job-ticket"

@@ -19,7 +19,8 @@ from gateway.settings import (
     check_validation,
     yaml,
 )
-from gateway.settings.model import Model, Settings
+from gateway.settings.base import Model
+from gateway.settings.model import Settings
 from gateway.settings.policy import (
     AuthPolicy,
     CachePolicy,

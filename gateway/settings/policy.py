@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PrivateAttr
 
 from gateway.core.window import MAX_LIMIT
-from gateway.settings.model import Mode, Model, PositiveSeconds, Seconds, Size
+from gateway.settings.base import Mode, Model, PositiveSeconds, Seconds, Size
 from gateway.settings.policy_browser import CorsPolicy, SecurityHeaderPolicy
 from gateway.settings.policy_validation import ValidationPolicy
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from gateway.settings.model import Mode, Model, Seconds
+from gateway.settings.base import Mode, Model, Seconds
 
 
 class CorsRoute(Model):

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from gateway.core.text_rule import Action
-from gateway.settings.model import Mode, Model, PositiveSeconds, Size
+from gateway.settings.base import Mode, Model, PositiveSeconds, Size
 
 
 class ValidationRoute(Model):

@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from gateway.settings.model import Log
+from gateway.settings.telemetry import Log
 from gateway.telemetry.log import cleaned, get_logger, is_secret_name, safe_text
 from gateway.telemetry.sink import Stream
 

@@ -16,7 +16,7 @@ import orjson
 import structlog
 from structlog.types import EventDict, FilteringBoundLogger, Processor
 
-from gateway.settings.model import Log
+from gateway.settings.telemetry import Log
 from gateway.telemetry.sink import Stream
 
 REDACTED = "[redacted]"

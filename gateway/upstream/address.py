@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from gateway.core.error import UpstreamRefused, UpstreamTimeout
-from gateway.settings.model import Upstream
+from gateway.settings.upstream import Upstream
 
 _REFUSED = "The upstream cannot be reached; it may still be starting."
 _UNIX = "unix:"

@@ -26,7 +26,7 @@ from gateway.core.error import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
-from gateway.settings.model import Upstream
+from gateway.settings.upstream import Upstream
 from gateway.telemetry.log import get_logger
 from gateway.telemetry.metric import Metrics
 from gateway.upstream.address import Address

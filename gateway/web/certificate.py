@@ -6,7 +6,7 @@ import asyncio
 import ssl
 from pathlib import Path
 
-from gateway.settings.model import ServerTls
+from gateway.settings.server import ServerTls
 from gateway.telemetry.log import get_logger
 
 LOOK_SECONDS = 5.0

@@ -12,7 +12,8 @@ from typing import Any
 
 import aiohttp
 
-from gateway.settings.model import Dependency, Settings
+from gateway.settings.health import Dependency
+from gateway.settings.model import Settings
 from gateway.telemetry.metric import Metrics
 from gateway.upstream.client import UpstreamClient
 from gateway.web.health import Component, Health, Reading, Status

@@ -12,7 +12,8 @@ import psutil
 from gateway.core.job import Job, State
 from gateway.core.outbox import Backlog
 from gateway.policy.openapi_source import SourceState
-from gateway.settings.model import Dependency, Settings
+from gateway.settings.health import Dependency
+from gateway.settings.model import Settings
 from gateway.telemetry.log import mask
 from gateway.telemetry.metric import Metrics
 from gateway.upstream.client import UpstreamClient

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
-    """What a client may take: bytes of a head, and seconds. See `settings.model.Server`.
+    """What a client may take: bytes of a head, and seconds. See `settings.server.Server`.
 
     `fast` False sends every request down the full lane.
     """

@@ -21,7 +21,7 @@ from gateway.core.contract import STREAM
 from gateway.core.message import Request, Response
 from gateway.policy.chain import Chain
 from gateway.settings.contract import EVENTS
-from gateway.settings.model import Listener, Server
+from gateway.settings.server import Listener, Server
 from gateway.telemetry.log import get_logger
 from gateway.telemetry.metric import Metrics
 from gateway.web.adapt import UNTYPED, Adapter, Arrival, IncomingBody, respond

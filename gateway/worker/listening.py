@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gateway.settings.model import Server
+from gateway.settings.server import Server
 
 _Address = tuple[socket.AddressFamily, Any]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from gateway.settings.model import Redis
+from gateway.settings.store import Redis
 from gateway.store.audit import AuditLog
 from gateway.store.job import JobStore
 from gateway.store.outbox import Outbox

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gateway.core.idempotency import Entry, Reservation, StoredAnswer
-from gateway.settings.model import Redis
+from gateway.settings.store import Redis
 from gateway.store.idempotency import IdempotencyStore
 from gateway.store.redis.client import RedisClient
 from gateway.store.redis.idempotency import RedisIdempotencyStore

@@ -12,7 +12,7 @@ import pytest
 
 from gateway.core.credential import Key, hash_key
 from gateway.core.error import InvalidRequest
-from gateway.settings.model import Redis
+from gateway.settings.store import Redis
 from gateway.store.key import KeyStore
 from gateway.store.redis.client import RedisClient
 from gateway.store.redis.key import RedisKeyStore

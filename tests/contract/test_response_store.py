@@ -13,7 +13,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from pydantic import SecretStr
 
 from gateway.core.freshness import StoredResponse, Terms
-from gateway.settings.model import Redis
+from gateway.settings.store import Redis
 from gateway.store.memory.response import MAX_VARIANTS, MemoryResponseStore
 from gateway.store.redis.client import RedisClient
 from gateway.store.redis.response import RedisResponseStore

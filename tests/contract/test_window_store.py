@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gateway.core.window import Hit, Quota, WindowState
-from gateway.settings.model import Redis
+from gateway.settings.store import Redis
 from gateway.store.memory.window import MemoryWindowStore
 from gateway.store.memory.window_share import WindowShareStore
 from gateway.store.redis.client import RedisClient

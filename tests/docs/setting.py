@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.settings.model import Model, Settings
+from gateway.settings.base import Model
+from gateway.settings.model import Settings
 from gateway.settings.policy import PolicySet
 
 Schema = Mapping[str, Any]

@@ -18,7 +18,7 @@ from gateway.delivery.convex_error import (
     ConvexUnavailable,
 )
 from gateway.delivery.convex_sink import CONFIGURATION_RETRY_SECONDS, DOUBTFUL_TRIES
-from gateway.settings.model import Convex, ConvexFunctions
+from gateway.settings.delivery import Convex, ConvexFunctions
 from tests.docs.markdown import ROOT, blocks, codes, tables
 
 PAGE = (ROOT / "docs" / "convex.md").read_text()

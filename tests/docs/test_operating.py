@@ -9,8 +9,8 @@ from typing import get_args
 import pytest
 
 from gateway.core.error import SettingsError
+from gateway.settings.health import ComponentName
 from gateway.settings.load import load
-from gateway.settings.model import ComponentName
 from tests.docs.markdown import ROOT, codes, prose, tables
 from tests.docs.setting import settings
 

@@ -21,7 +21,7 @@ from gateway.migrate.convex import (
     MigrationFailed,
     Progress,
 )
-from gateway.settings.model import Convex
+from gateway.settings.delivery import Convex
 from tests.support.convex import ConvexServer, require_server
 
 FIRST = "v1_result_urls"

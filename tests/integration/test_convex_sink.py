@@ -18,7 +18,7 @@ from gateway.delivery.convex import ConvexFunctionError, HistoryQuery
 from gateway.delivery.convex_error import COMPARE, LOOK_UP, SHORTEN
 from gateway.delivery.convex_sink import DOUBTFUL_TRIES
 from gateway.delivery.subscription import WebhookPublisher
-from gateway.settings.model import ConvexFunctions
+from gateway.settings.delivery import ConvexFunctions
 from tests.support.convex import ConvexServer, require_server
 from tests.support.convex_world import World, opened
 from tests.support.delivery import SECRET, make_webhook

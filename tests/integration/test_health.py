@@ -7,7 +7,7 @@ from typing import get_args
 
 from aiohttp.test_utils import unused_port
 
-from gateway.settings.model import ComponentName
+from gateway.settings.health import ComponentName
 from tests.support.inside import GatewayInside
 
 

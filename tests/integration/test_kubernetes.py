@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 import yaml
 
+from gateway.settings.base import parse_size
 from gateway.settings.load import load, load_policies
-from gateway.settings.model import Settings, parse_size
+from gateway.settings.model import Settings
 from tests.docs.markdown import ROOT
 
 KUBERNETES = ROOT / "config" / "kubernetes"

@@ -10,7 +10,7 @@ import pytest
 from multidict import CIMultiDict
 
 from gateway.core.message import Request, Response
-from gateway.settings.model import Listener, ServerTls
+from gateway.settings.server import Listener, ServerTls
 from gateway.web.certificate import Certificate
 from tests.support.certificate import make_certificate
 from tests.support.lane import Wire, ask, connected, get, running

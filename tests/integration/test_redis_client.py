@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from gateway.core.error import StoreUnavailable
-from gateway.settings.model import Redis
+from gateway.settings.store import Redis
 from gateway.store.redis.client import RedisClient
 from gateway.store.redis.failure import ReplyError
 from gateway.store.redis.script import Script

@@ -17,7 +17,7 @@ from gateway.core.audit import AuditEntry
 from gateway.core.error import StoreUnavailable
 from gateway.core.outbox import Claim
 from gateway.core.retry import Delivered
-from gateway.settings.model import Redis
+from gateway.settings.store import Redis
 from gateway.store.audit import AuditQuery
 from gateway.store.job import JobQuery
 from gateway.store.outbox import DeliveryQuery

@@ -11,7 +11,8 @@ from pydantic import SecretStr
 from gateway.app.dial import redis_component
 from gateway.core.error import SettingsError, StoreUnavailable
 from gateway.core.retry import Delivered
-from gateway.settings.model import Redis, Settings, Store
+from gateway.settings.model import Settings
+from gateway.settings.store import Redis, Store
 from gateway.store.redis.client import RedisClient
 from gateway.store.redis.job import RedisJobStore
 from gateway.store.redis.layout import LAYOUT_VERSION, Layout

@@ -15,7 +15,7 @@ from pydantic import SecretStr
 
 from gateway.cli import main
 from gateway.core.error import SettingsError, StoreUnavailable
-from gateway.settings.model import Redis
+from gateway.settings.store import Redis
 from gateway.store.redis import migration
 from gateway.store.redis.client import RedisClient
 from gateway.store.redis.layout import LAYOUT_VERSION

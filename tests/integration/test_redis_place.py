@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from gateway.core.admission import Bound
-from gateway.settings.model import Redis
+from gateway.settings.store import Redis
 from gateway.store.place import Place
 from gateway.store.redis.client import RedisClient
 from gateway.store.redis.place import RedisPlaceStore

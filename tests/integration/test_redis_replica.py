@@ -13,7 +13,7 @@ import pytest
 from pydantic import SecretStr
 
 from gateway.core.error import StoreUnavailable
-from gateway.settings.model import Redis
+from gateway.settings.store import Redis
 from gateway.store.redis.client import RedisClient
 from gateway.store.redis.clock import RedisClock
 from gateway.store.redis.job import RedisJobStore

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from gateway.core.error import StoreUnavailable
 from gateway.core.window import Hit, Quota, Window, decide, microseconds
 from gateway.policy.shared_window import SharedWindows
-from gateway.settings.model import Redis
+from gateway.settings.store import Redis
 from gateway.store.memory.window import MemoryWindowStore
 from gateway.store.redis.client import RedisClient
 from gateway.store.redis.window import RedisWindowStore

@@ -24,7 +24,7 @@ from gateway.core.webhook import WebhookStatus
 from gateway.delivery.dispatcher import Dispatcher
 from gateway.delivery.subscription import WebhookSubscription
 from gateway.delivery.webhook import WebhookSink
-from gateway.settings.model import Webhooks
+from gateway.settings.delivery import Webhooks
 from gateway.store.audit import AuditQuery
 from gateway.store.outbox import DeliveryQuery
 from gateway.store.sqlite import (

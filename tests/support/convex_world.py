@@ -20,7 +20,7 @@ from gateway.delivery.convex import ConvexClient
 from gateway.delivery.convex_sink import ConvexSink
 from gateway.delivery.dispatcher import Dispatcher
 from gateway.delivery.subscription import ConvexSubscription
-from gateway.settings.model import Convex
+from gateway.settings.delivery import Convex
 from gateway.store.outbox import DeliveryQuery
 from gateway.store.sqlite import Database, SqliteJobStore, SqliteOutbox
 from gateway.telemetry.metric import Metrics

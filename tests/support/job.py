@@ -27,7 +27,8 @@ from gateway.job.observer import Observer
 from gateway.job.tracker import Tracker
 from gateway.job.watcher import Watcher
 from gateway.settings.contract import compile_contract, watch_rule
-from gateway.settings.model import JobContract, Upstream, Watch
+from gateway.settings.job import JobContract, Watch
+from gateway.settings.upstream import Upstream
 from gateway.store.job import TimelineEntry
 from gateway.store.sqlite.database import Database
 from gateway.store.sqlite.job import SqliteJobStore

@@ -15,8 +15,8 @@ from gateway.core.route import Route, RouteTable
 from gateway.policy.chain import Chain
 from gateway.policy.request_id import RequestId
 from gateway.policy.security_headers import SecurityHeaders
-from gateway.settings.model import Listener, Server
 from gateway.settings.policy_browser import SecurityHeaderPolicy
+from gateway.settings.server import Listener, Server
 from gateway.telemetry.metric import Metrics
 from gateway.web.adapt import Adapter
 from gateway.web.problem import ProblemBoundary

@@ -26,9 +26,9 @@ from gateway.policy.openapi_source import OpenApiSource
 from gateway.policy.place import LocalPlaces
 from gateway.policy.shared_window import SharedWindows
 from gateway.policy.ticket import Tickets
-from gateway.settings.model import Admission as AdmissionSettings
-from gateway.settings.model import Listener, Server
+from gateway.settings.job import Admission as AdmissionSettings
 from gateway.settings.policy import PolicySet
+from gateway.settings.server import Listener, Server
 from gateway.store.memory.response import MemoryResponseStore
 from gateway.store.memory.window import MemoryWindowStore
 from gateway.telemetry.access import JsonLines

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from gateway.core.error import StoreUnavailable
-from gateway.settings.model import Redis
+from gateway.settings.store import Redis
 from gateway.store.redis.cluster import SlotMap, redirect
 from gateway.store.redis.connection import Connection, Part, connect, pack
 from gateway.store.redis.endpoint import Address, endpoint_of, written

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
 from gateway.core.error import SettingsError
-from gateway.settings.model import Redis
+from gateway.settings.store import Redis
 from gateway.store.redis.connection import Part
 
 DEFAULT_PORT = 6379

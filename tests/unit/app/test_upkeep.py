@@ -10,7 +10,7 @@ import pytest
 
 from gateway.app.upkeep import prune, prune_jobs
 from gateway.core.error import StoreUnavailable
-from gateway.settings.model import Webhooks
+from gateway.settings.delivery import Webhooks
 from tests.support.delivery import until
 
 NOW = 1_700_000_000.0

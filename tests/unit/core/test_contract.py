@@ -30,7 +30,7 @@ from gateway.core.contract import (
 from gateway.core.job import Observation, State
 from gateway.core.sse import EventParser
 from gateway.settings.contract import compile_contract
-from gateway.settings.model import JobContract
+from gateway.settings.job import JobContract
 
 ROOT = Path(__file__).parents[3]
 DATA = ROOT / "tests" / "data"

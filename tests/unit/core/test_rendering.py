@@ -14,7 +14,7 @@ from gateway.core.contract import STREAM, Contract
 from gateway.core.job import Job, State
 from gateway.core.rendering import Rendering
 from gateway.settings.contract import compile_contract
-from gateway.settings.model import JobContract
+from gateway.settings.job import JobContract
 
 ROOT = Path(__file__).parents[3]
 NOW = 1_700_000_000.0

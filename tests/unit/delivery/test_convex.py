@@ -29,7 +29,7 @@ from gateway.delivery.convex_sink import (
     DOUBTFUL_TRIES,
     ConvexSink,
 )
-from gateway.settings.model import Convex, ConvexFunctions
+from gateway.settings.delivery import Convex, ConvexFunctions
 from tests.support.delivery import make_message
 from tests.support.receiver import Answer, Drip, Drop, Flood, Hang, Receiver, Reply
 

@@ -17,7 +17,7 @@ from gateway.delivery.guard import (
     judging,
     make_socket,
 )
-from gateway.settings.model import WebhookAddresses
+from gateway.settings.delivery import WebhookAddresses
 from tests.support.names import Names
 from tests.support.receiver import Receiver
 

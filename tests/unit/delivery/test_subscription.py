@@ -20,7 +20,7 @@ from gateway.delivery.subscription import (
     WebhookPublisher,
     WebhookSubscription,
 )
-from gateway.settings.model import ConvexFunctions
+from gateway.settings.delivery import ConvexFunctions
 from gateway.telemetry.metric import Metrics
 from tests.support.delivery import MemoryOutbox, MemoryWebhooks, make_webhook
 

@@ -27,7 +27,7 @@ from gateway.delivery.webhook import (
     RESPONSE_READ_BYTES,
     WebhookSink,
 )
-from gateway.settings.model import Webhooks
+from gateway.settings.delivery import Webhooks
 from tests.support.delivery import SECRET, MemoryWebhooks, make_message, make_webhook
 from tests.support.names import LOOPBACK_SPELLINGS, Names
 from tests.support.receiver import Drip, Drop, Flood, Hang, Receiver, Reply

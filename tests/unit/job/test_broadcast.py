@@ -18,7 +18,7 @@ from gateway.job import broadcast as broadcast_module
 from gateway.job.broadcast import Broadcasts, Following
 from gateway.job.feed import Feed
 from gateway.settings.contract import compile_contract
-from gateway.settings.model import FanOut, JobContract
+from gateway.settings.job import FanOut, JobContract
 from gateway.telemetry.metric import Metrics
 from tests.support.job import CONTRACT, NOW
 

@@ -13,7 +13,7 @@ from gateway.core.sse import ServerEvent
 from gateway.job import channel as channel_module
 from gateway.job.channel import AT_ONCE, HEARTBEAT, Channel
 from gateway.job.feed import EVICTED, Feed
-from gateway.settings.model import FanOut
+from gateway.settings.job import FanOut
 from gateway.telemetry.metric import Metrics
 
 HELLO = ServerEvent("connected", b'{"event": "connected"}')

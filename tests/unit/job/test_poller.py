@@ -16,7 +16,7 @@ from gateway.core.job import Job, State
 from gateway.core.pace import Pace
 from gateway.job.gate import Gate
 from gateway.job.poller import Poller
-from gateway.settings.model import Watch
+from gateway.settings.job import Watch
 from gateway.telemetry.metric import Metrics
 from tests.support.job import NOW
 from tests.support.skipping import run

@@ -10,7 +10,7 @@ import pytest
 
 from gateway.core.error import UpstreamTimeout
 from gateway.job.survey import Survey
-from gateway.settings.model import Watch
+from gateway.settings.job import Watch
 from gateway.telemetry.metric import Metrics
 from tests.support.skipping import run
 

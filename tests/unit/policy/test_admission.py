@@ -17,7 +17,7 @@ from gateway.core.message import Request, Response
 from gateway.core.route import Match, Route
 from gateway.policy.admission import Admission
 from gateway.policy.place import LocalPlaces
-from gateway.settings.model import Admission as AdmissionSettings
+from gateway.settings.job import Admission as AdmissionSettings
 from gateway.telemetry.metric import Metrics
 from tests.support.fakes import FakeClock, make_request
 from tests.support.policy import SlowTerminal, Terminal, sample

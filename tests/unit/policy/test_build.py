@@ -22,7 +22,7 @@ from gateway.policy.openapi_source import OpenApiSource
 from gateway.policy.place import LocalPlaces
 from gateway.policy.shared_window import SharedWindows
 from gateway.policy.ticket import Tickets
-from gateway.settings.model import Admission as AdmissionSettings
+from gateway.settings.job import Admission as AdmissionSettings
 from gateway.settings.policy import CachePolicy, PolicySet
 from gateway.store.memory.response import MemoryResponseStore
 from gateway.store.memory.window import MemoryWindowStore

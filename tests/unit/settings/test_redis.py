@@ -9,7 +9,8 @@ import pytest
 
 from gateway.core.error import SettingsError
 from gateway.settings.check import check
-from gateway.settings.model import Redis, Settings
+from gateway.settings.model import Settings
+from gateway.settings.store import Redis
 from gateway.store.redis.endpoint import endpoint_of
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
-from gateway.settings.model import Log
+from gateway.settings.telemetry import Log
 from gateway.telemetry.access import JsonLines, access_writer, through_structlog
 from gateway.telemetry.log import configure
 

@@ -13,7 +13,7 @@ import pytest
 import structlog
 from pydantic import SecretStr
 
-from gateway.settings.model import Log
+from gateway.settings.telemetry import Log
 from gateway.telemetry.log import (
     REDACTED,
     LibraryHandler,

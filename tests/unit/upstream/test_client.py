@@ -29,7 +29,7 @@ from gateway.core.error import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
-from gateway.settings.model import Upstream
+from gateway.settings.upstream import Upstream
 from gateway.telemetry.metric import Metrics
 from gateway.upstream.client import UpstreamClient
 from gateway.upstream.connection import Connection, Timeouts

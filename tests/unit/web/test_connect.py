@@ -9,8 +9,12 @@ from pathlib import Path
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from gateway.settings.model import Convex, Dependency, Settings, Sqlite, Store, Upstream
-from gateway.settings.model import Health as HealthSettings
+from gateway.settings.delivery import Convex
+from gateway.settings.health import Dependency
+from gateway.settings.health import Health as HealthSettings
+from gateway.settings.model import Settings
+from gateway.settings.store import Sqlite, Store
+from gateway.settings.upstream import Upstream
 from gateway.web.connect import connect, failed, writable
 from gateway.web.health import Status
 

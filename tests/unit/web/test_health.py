@@ -20,7 +20,7 @@ from gateway.core.message import NoBody, Request
 from gateway.core.outbox import Backlog
 from gateway.core.route import OTHER, Match
 from gateway.policy.openapi_source import SourceState
-from gateway.settings.model import Dependency
+from gateway.settings.health import Dependency
 from gateway.telemetry.metric import Metrics
 from gateway.web import health_check
 from gateway.web.health import Check, Component, Health, Reading, Status

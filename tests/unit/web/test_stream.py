@@ -15,8 +15,8 @@ from gateway.core.route import Match
 from gateway.job.broadcast import Broadcasts
 from gateway.job.feed import Feed
 from gateway.settings.contract import compile_contract
-from gateway.settings.model import FanOut as FanOutSettings
-from gateway.settings.model import JobContract
+from gateway.settings.job import FanOut as FanOutSettings
+from gateway.settings.job import JobContract
 from gateway.telemetry.metric import Metrics
 from gateway.web.stream import FanOut
 from tests.support.job import CONTRACT, NOW

@@ -11,7 +11,7 @@ from gateway.core.ticket import unseal
 from gateway.job.birth import UNKNOWN_OWNER
 from gateway.policy.ticket import Tickets
 from gateway.settings.contract import TICKET, compile_contract
-from gateway.settings.model import JobContract
+from gateway.settings.job import JobContract
 from gateway.web.ticket import TicketApi
 from tests.support.fakes import document, make_request
 from tests.support.job import CONTRACT

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.settings.model import Listener, Server
+from gateway.settings.server import Listener, Server
 from gateway.worker.listening import bind
 
 
