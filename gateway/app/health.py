@@ -56,7 +56,7 @@ def build_health(  # noqa: PLR0913 - collaborators, each by its name
         "memory": health_check.memory(limits.max_memory),
         "cpu": health_check.cpu(limits.max_cpu),
         "event_loop": lag.check,
-        "jobs": health_check.queue(stores.jobs.unfinished, now),
+        "jobs": health_check.queue(lambda: behind.tracker.active_jobs, now),
         "webhooks": delivery.check,
         "policies": policies,
         "openapi": health_check.openapi(lambda: openapi.state),

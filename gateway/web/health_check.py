@@ -170,11 +170,14 @@ class LoopLag:
         return Reading(detail=detail)
 
 
-def queue(unfinished: Callable[[], Awaitable[Sequence[Job]]], now: Callable[[], float]) -> Check:
-    """The jobs that have not ended: how many, the oldest, and those the upstream denies."""
+def queue(active: Callable[[], Sequence[Job]], now: Callable[[], float]) -> Check:
+    """The jobs that have not ended: how many, the oldest, and those the upstream denies.
+
+    `active` says them from memory: ten thousand of them from the store would hold up the loop.
+    """
 
     async def check() -> Reading:
-        jobs = await unfinished()
+        jobs = active()
         lost = sum(job.lost_since is not None for job in jobs)
         detail = {
             "active": len(jobs),

@@ -87,6 +87,12 @@ async def test_a_hung_disk_blocks_no_request_and_no_probe_and_loses_no_job(tmp_p
             assert await probes(gateway) == [200, 200]
             assert (await gateway.status(first))["job_id"] == first
             second = await gateway.create()  # kept in memory until the disk is back
+
+            async def is_counted() -> bool:
+                found: bool = (await component(gateway, "jobs"))["active"] == 2
+                return found
+
+            await eventually("the job that is not on disk is in the queue", is_counted)
             refused = await gateway.request("GET", "/api/v1/webhooks")
             assert refused.status == 503
         await becomes(gateway, "sqlite", "healthy")

@@ -442,14 +442,12 @@ def job(state: State, created_at: float, lost_since: float | None = None) -> Job
 async def test_the_job_queue_shows_its_length_and_its_oldest() -> None:
     jobs = [job(State.QUEUED, 990.0), job(State.RUNNING, 400.0), job(State.RUNNING, 900.0)]
 
-    async def unfinished() -> list[Job]:
-        return jobs
-
-    reading = await health_check.queue(unfinished, Clock())()
+    check = health_check.queue(lambda: jobs, Clock())
+    reading = await check()
     jobs.append(job(State.RUNNING, 999.0, lost_since=1.0))
-    lost = await health_check.queue(unfinished, Clock())()
+    lost = await check()
     jobs.clear()
-    empty = await health_check.queue(unfinished, Clock())()
+    empty = await check()
 
     assert reading == Reading(
         detail={"active": 3, "queued": 1, "running": 2, "oldest_seconds": 600.0, "lost": 0}
