@@ -159,3 +159,19 @@ async def test_a_log_that_nobody_reads_holds_up_no_request(tmp_path: Path) -> No
                         break
     finally:
         os.close(reader)
+
+
+async def test_a_hung_disk_does_not_keep_the_process_from_ending(tmp_path: Path) -> None:
+    async with (
+        StatusUpstream() as upstream,
+        GatewayInside(
+            tmp_path,
+            upstream.url,
+            store={"sqlite": {"timeout": "200ms", "path": str(tmp_path / "gateway.db")}},
+        ) as gateway,
+    ):
+        await gateway.create()
+        with hung_disk(gateway):
+            await gateway.create()  # in memory, and to be given up at the end
+            async with asyncio.timeout(15):
+                await gateway.gateway.stop()
