@@ -15,10 +15,10 @@ from aiohttp import web
 from gateway.core.error import ServiceUnavailable
 from gateway.web.health import Status
 from gateway.web.server import Inherited, PublicServer
+from gateway.worker.assignment import SLOTS
 from gateway.worker.desk import CLIENT
 from gateway.worker.overview import PULSE, worst
 from gateway.worker.place import Place
-from gateway.worker.supervisor import SLOTS
 
 _HEARSAY_SECONDS = 10.0  # what a parent that fell silent last said is then worth nothing
 _ASK_SECONDS = 5.0

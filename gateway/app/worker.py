@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import signal
 from functools import partial
 from pathlib import Path
 
@@ -30,8 +29,6 @@ _END_SECONDS = 10.0  # beyond the drain
 
 def work(config: Path, place: Place) -> None:
     """Serve until SIGTERM, or until the parent is gone. Raises as `serve.run` does."""
-    # Ctrl-C goes to every process of a terminal: the parent alone acts on it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     lifeline = Lifeline(place.lifeline)
     structlog.contextvars.bind_contextvars(worker=place.slot)
     read = load(config, os.environ)

@@ -13,12 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import orjson
 from yarl import URL
 
 import gateway
+from gateway.telemetry.log import get_logger
 from gateway.worker.lifeline import READY
 from gateway.worker.place import Place
 
+_TELL_SECONDS = 5.0
+_log = get_logger("workers")
 # What a request over the control socket raises when its worker is gone, or does not answer.
 Silent = (aiohttp.ClientError, OSError, TimeoutError)
 
@@ -61,6 +65,7 @@ class Member:
                 *_command(),
                 *("--config", str(config), *place.arguments()),
                 stdin=asyncio.subprocess.DEVNULL,
+                start_new_session=True,  # a terminal's Ctrl-C is for the parent alone
                 pass_fds=(theirs.fileno(), *sockets),
             )
         member = cls(place.slot, f"{place.slot}-{number}", process)
@@ -125,6 +130,16 @@ class Member:
             allow_redirects=False,
             **given,
         )
+
+    async def tell(self, method: str, path: str, document: object = None) -> bool:
+        """Have it do something over its control socket; False when it did not take it."""
+        try:
+            async with self.ask(method, path, _TELL_SECONDS, data=orjson.dumps(document)) as answer:
+                answer.raise_for_status()
+        except Silent as error:
+            _log.info("worker_untold", worker=self.slot, path=path, error=str(error))
+            return False
+        return True
 
     async def _listen(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> int:
         """Until it has ended; the exit code."""

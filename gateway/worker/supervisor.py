@@ -3,35 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack, suppress
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-import orjson
 from aiohttp import web
 
-from gateway.core.error import SettingsError
 from gateway.settings.model import Settings
 from gateway.telemetry.log import get_logger
 from gateway.telemetry.worker_metric import WorkerMetrics
 from gateway.web.admin import Admin
 from gateway.web.problem import problem
 from gateway.web.server import listen
+from gateway.worker.assignment import Assignment
 from gateway.worker.desk import Desk
 from gateway.worker.exposition import Exposition
 from gateway.worker.listening import Sockets
-from gateway.worker.member import Member, Silent
+from gateway.worker.member import Member
 from gateway.worker.overview import PULSE_SECONDS, Overview, needed
 from gateway.worker.place import PARENT_SOCKET, Place
+from gateway.worker.renewal import Renewal
 from gateway.worker.slot import Slot
 
-SLOTS = "/slots"
-_ASK_SECONDS = 5.0
 _STOP_MARGIN_SECONDS = 10.0  # beyond the drain, for deliveries and stores
-# What the parent has from its start: a changed one needs a restart of it all.
-_FIXED = ("workers", "server.public", "server.admin", "server.socket")
 
 
 class StartFailed(Exception):
@@ -62,7 +57,6 @@ class Supervisor:
         self._config = config
         self._sockets = sockets
         self._directory = directory
-        self._reread = reread
         self._metrics = WorkerMetrics()
         self._stop_seconds = settings.server.drain_timeout + _STOP_MARGIN_SECONDS
         self._stack = AsyncExitStack()
@@ -70,10 +64,9 @@ class Supervisor:
         self._members: set[Member] = set()
         self._number = 0
         self._starting = True
-        self._is_draining = self._is_renewing = self._renew_again = False
+        self._is_draining = False
         self._changed = asyncio.Event()
         self._drained: set[Member] = set()
-        self._shares: dict[str, tuple[int, ...]] = {}
         self.given_up = asyncio.Event()
         self._log = get_logger("workers")
         self._slots = [
@@ -86,6 +79,8 @@ class Supervisor:
             )
             for number in range(settings.workers)
         ]
+        self._assignment = Assignment(settings.workers)
+        self._renewal = Renewal(self._slots, settings, reread)
         self.overview = Overview(self.serving, settings.workers, now)
         self.exposition = Exposition(lambda: self.overview.answering, self._metrics)
 
@@ -126,11 +121,8 @@ class Supervisor:
 
     def renew(self) -> None:
         """Replace every worker, one at a time, each once its successor serves."""
-        if self._is_renewing:
-            self._renew_again = True
-        elif not self._is_draining and not self._starting:
-            self._is_renewing = True
-            self._spawn_task(self._renew())
+        if not self._is_draining and not self._starting and self._renewal.ask():
+            self._spawn_task(self._renewal.run())
 
     def not_ready(self) -> str | None:
         """Why traffic should stay away, or None."""
@@ -213,73 +205,16 @@ class Supervisor:
             if self._is_draining:
                 await asyncio.gather(*map(self._drain, self.serving()))
             else:
-                await self._share_out()
+                await self._assignment.share_out(self.overview.answering)
             self._metrics.workers_ready.set(self.overview.ready_count)
             with suppress(TimeoutError):
                 async with asyncio.timeout(PULSE_SECONDS):
                     await self._changed.wait()
             self._changed.clear()
 
-    async def _share_out(self) -> None:
-        """Have every slot's connections accepted: by its member, else by another in its stead."""
-        shares = share_out(len(self._slots), self.overview.answering)
-        await asyncio.gather(
-            *(
-                self._accept(member, slots)
-                for member, slots in shares.items()
-                if self._shares.get(member.name, (member.slot,)) != slots
-            )
-        )
-
-    async def _accept(self, member: Member, slots: tuple[int, ...]) -> None:
-        if await self._tell(member, "PUT", SLOTS, slots):
-            self._shares[member.name] = slots
-
     async def _drain(self, member: Member) -> None:
-        if member not in self._drained and await self._tell(member, "POST", "/drain"):
+        if member not in self._drained and await member.tell("POST", "/drain"):
             self._drained.add(member)
-
-    async def _tell(self, member: Member, method: str, path: str, document: Any = None) -> bool:
-        """False when it did not take it; it is then told again with the next pulse."""
-        try:
-            data = orjson.dumps(document)
-            async with member.ask(method, path, _ASK_SECONDS, data=data) as response:
-                return int(response.status) < 300
-        except Silent as error:
-            self._log.info("worker_untold", worker=member.slot, path=path, error=str(error))
-            return False
-
-    async def _renew(self) -> None:
-        try:
-            self._renew_again = True
-            while self._renew_again:
-                self._renew_again = False
-                if self._rereads():
-                    await self._renew_each()
-        finally:
-            self._is_renewing = False
-
-    async def _renew_each(self) -> None:
-        for slot in self._slots:
-            if not await slot.renew():
-                return  # what it could not start with would stop the others too
-        self._log.info("workers_renewed", workers=len(self._slots))
-
-    def _rereads(self) -> bool:
-        """True when the files are good: workers that could not start are not begun with."""
-        try:
-            found = self._reread()
-        except SettingsError as error:
-            self._log.error("settings_refused", problems=list(error.problems))
-            return False
-        except OSError as error:
-            self._log.error("settings_refused", problems=[str(error)])
-            return False
-        values = attrgetter(*_FIXED)
-        pairs = zip(_FIXED, values(found), values(self._settings), strict=True)
-        if fixed := [name for name, new, old in pairs if new != old]:
-            self._log.warning("restart_needed", settings=fixed)
-        return True
 
     def _spawn_task(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -291,13 +226,3 @@ class Supervisor:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._log.error("task_failed", exc_info=error)
             self.given_up.set()
-
-
-def share_out(slots: int, answering: Sequence[Member]) -> dict[Member, tuple[int, ...]]:
-    """Which slots each of them accepts connections of: its own, and a part of those without one."""
-    shares: dict[Member, list[int]] = {member: [member.slot] for member in answering}
-    held = {member.slot for member in answering}
-    for number, slot in enumerate(each for each in range(slots) if each not in held):
-        if answering:
-            shares[answering[number % len(answering)]].append(slot)
-    return {member: tuple(sorted(found)) for member, found in shares.items()}

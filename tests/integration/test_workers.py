@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import signal
 import socket
@@ -203,6 +204,12 @@ async def test_the_admin_listener_tells_the_workers_who_asks(gateway: GatewayPro
             f"{gateway.admin}/keys", headers={"X-API-Key": ADMIN_KEY}
         ) as response:
             assert response.status == 200
+
+
+async def test_a_terminals_interrupt_is_for_the_parent_alone(gateway: GatewayProcess) -> None:
+    sessions = {os.getsid(pid) for pid in worker_pids(gateway)}
+
+    assert os.getsid(gateway.pid) not in sessions
 
 
 async def test_what_no_worker_has_is_a_problem_of_the_admin_listener(
@@ -407,6 +414,27 @@ async def test_a_worker_that_cannot_start_is_tried_again_after_a_while(launch: L
 
     await eventually("its second death is met with a pause", waits)
     assert await statuses(gateway, ROUTE, 40) == {200: 40}
+
+
+async def test_workers_that_die_while_redis_is_away_leave_nobody_without_an_answer(
+    launch: Launch, tmp_path: Path
+) -> None:
+    with Valkey(tmp_path / "own") as own:
+        gateway = await launch(environment={"REDIS_URL": own.url})
+        pids = await all_serve(gateway)
+        own.kill()
+
+        kill(pids[1], signal.SIGKILL)
+
+        async def covered() -> bool:
+            said = (await gateway.health())["components"]["workers"]
+            return bool(said["error"] == "worker 1 is not running")
+
+        await eventually("health says who is missing", covered)
+        assert await statuses(gateway, ROUTE, 40) == {200: 40}
+        assert (await gateway.ask_admin("/health/ready")).status == 200
+        own.start()
+        await all_serve(gateway, besides=[pids[1]])
 
 
 async def test_a_port_in_use_is_refused_before_any_worker_starts(launch: Launch) -> None:

@@ -9,7 +9,8 @@ from typing import Any, cast
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.worker.supervisor import share_out
+from gateway.worker.assignment import SLOTS, Assignment, share_out
+from tests.unit.worker.doubles import FakeMember
 
 
 @dataclass(frozen=True)
@@ -44,3 +45,34 @@ def test_every_slot_is_one_workers_and_they_are_shared_evenly(case: tuple[int, s
     if answering:
         sizes = [len(each) for each in found.values()]
         assert max(sizes) - min(sizes) <= 1
+
+
+async def test_a_worker_is_told_when_it_has_others_slots_and_when_no_longer() -> None:
+    first, second = FakeMember(0), FakeMember(1)
+    assignment = Assignment(2)
+
+    await assignment.share_out([first, second])
+    assert first.asked == second.asked == []  # their own they have already
+
+    await assignment.share_out([first])
+    await assignment.share_out([first])
+    await assignment.share_out([first, FakeMember(1)])
+
+    assert first.asked == [("PUT", SLOTS, b"[0,1]"), ("PUT", SLOTS, b"[0]")]
+
+
+async def test_one_that_could_not_be_told_is_told_again() -> None:
+    member = FakeMember(0)
+
+    def silent(*_: object) -> bytes:
+        raise ConnectionResetError
+
+    answers, member.answers = member.answers, silent
+    assignment = Assignment(2)
+    await assignment.share_out([member])
+    member.answers = answers
+
+    await assignment.share_out([member])
+    await assignment.share_out([member])
+
+    assert member.asked == [("PUT", SLOTS, b"[0,1]")] * 2
