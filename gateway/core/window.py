@@ -104,12 +104,6 @@ class Window:
                 counts[slot] = 0
         self._latest = index
 
-    def used(self, now: int) -> int:
-        """How many hits count at `now`."""
-        if now // self._width != self._latest:
-            self.advance(now)
-        return self.total
-
     def add(self, cost: int) -> None:
         """Count a hit at the time of the last `advance`."""
         if not self.total:
@@ -158,6 +152,24 @@ class Window:
 def microseconds(now: float) -> int:
     """Epoch seconds as the windows count them."""
     return int(now * MICROSECONDS)
+
+
+def all_admit(windows: Sequence[Window], hits: Sequence[Hit], now: int) -> bool:
+    """True when every quota, those in shadow too, would admit its hit; counts nothing."""
+    for window, (quota, _, cost, _) in zip(windows, hits, strict=True):
+        window.advance(now)
+        if window.total + cost > quota.limit:
+            return False
+    return True
+
+
+def count(windows: Sequence[Window], hits: Sequence[Hit], now: int) -> list[WindowState]:
+    """What `decide` says where `all_admit` is true, at the same `now`."""
+    states = []
+    for window, (quota, _, cost, _) in zip(windows, hits, strict=True):
+        window.add(cost)
+        states.append(WindowState(True, quota.limit - window.total, window.frees_in(1, now), 0.0))
+    return states
 
 
 def decide(windows: Sequence[Window], hits: Sequence[Hit], now: int) -> list[WindowState]:

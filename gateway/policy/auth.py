@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
 from multidict import CIMultiDict
-from prometheus_client import Counter
 
 from gateway.core.contract import CANCEL, CREATE, DETAILS, LIST, STATUS, STREAM
 from gateway.core.credential import (
@@ -28,7 +27,7 @@ from gateway.policy.ticket import Tickets
 from gateway.settings.contract import EVENTS, HISTORY, TICKET, UPSTREAM_ADMIN, WEBHOOKS
 from gateway.settings.policy import AuthPolicy, PublicRoute
 from gateway.telemetry.log import get_logger
-from gateway.telemetry.metric import Metrics
+from gateway.telemetry.metric import Metrics, Tally
 
 # What a route needs that the policy file does not list; a route that is not here needs only a key.
 DEFAULT_SCOPES: Mapping[str, tuple[str, ...]] = {
@@ -85,7 +84,7 @@ class Auth:
         self._scopes = {**DEFAULT_SCOPES, **policy.scopes, UPSTREAM_ADMIN: (ADMIN,)}
         self._public = RouteTable([_public(entry) for entry in policy.public])
         self._decisions = metrics.auth_decisions_total
-        self._admitted = self._decisions.labels("admitted")
+        self._admitted = metrics.tally(self._decisions, "admitted")
         self._now = now
         self._log = get_logger("auth")
 
@@ -267,7 +266,7 @@ class _Again(Step):
 
     __slots__ = ("_admitted",)
 
-    def __init__(self, admitted: Counter) -> None:
+    def __init__(self, admitted: Tally) -> None:
         self._admitted = admitted
 
     def enter(self, at: float) -> None:  # noqa: ARG002 - a decision has no time
@@ -280,7 +279,7 @@ class _AgainByKey(_Again):
     __slots__ = ("_digest", "_key", "_source", "_used")
 
     def __init__(
-        self, admitted: Counter, key: Key, source: Mapping[str, Key], used: dict[str, float]
+        self, admitted: Tally, key: Key, source: Mapping[str, Key], used: dict[str, float]
     ) -> None:
         super().__init__(admitted)
         self._key = key

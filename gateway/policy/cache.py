@@ -102,7 +102,7 @@ class ResponseCache:
         self._now = now
         self._flights = Flights()
         self._count_of = {
-            result: metrics.cache_requests_total.labels(result).inc
+            result: metrics.tally(metrics.cache_requests_total, result).inc
             for result in (*_RESULTS, *_SHADOW_RESULTS)
         }
         self.apply(policy)

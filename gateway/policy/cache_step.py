@@ -70,7 +70,17 @@ class MissAgain(PassAgain):
 class HitAgain(Step):
     """Serves what is stored for as long as nothing else is."""
 
-    __slots__ = ("_at", "_count", "_entry", "_held", "_variants", "varying")
+    __slots__ = (
+        "_age",
+        "_count",
+        "_entry",
+        "_held",
+        "_since",
+        "_status",
+        "_until",
+        "_variants",
+        "varying",
+    )
     answers = True
 
     def __init__(self, held: Held, entry: StoredResponse, count: Callable[[], None]) -> None:
@@ -78,8 +88,9 @@ class HitAgain(Step):
         self._variants = held.variants
         self._entry = entry
         self._count = count
-        self._at = 0.0
-        self.varying = {AGE: self._age, CACHE_STATUS: self._status}
+        self._since = self._until = 0.0
+        self._age = self._status = ""
+        self.varying = {AGE: lambda: self._age, CACHE_STATUS: lambda: self._status}
 
     def is_ready(self, at: float) -> bool:
         """True while the same is stored, and fresh."""
@@ -87,12 +98,16 @@ class HitAgain(Step):
 
     def enter(self, at: float) -> None:
         """Count it, here and in the store."""
-        self._at = at
         self._held.found()
         self._count()
+        if not self._since <= at < self._until:
+            self._tell(at)
 
-    def _age(self) -> str:
-        return str(self._entry.age_seconds(self._at))
-
-    def _status(self) -> str:
-        return hit_status(self._entry, self._at)
+    def _tell(self, at: float) -> None:
+        """Make what is told anew: both are whole seconds, and stay for part of one."""
+        entry = self._entry
+        age = entry.age_seconds(at)
+        self._age, self._status = str(age), hit_status(entry, at)
+        left = (entry.terms.fresh_until - at) % 1.0
+        self._since = at
+        self._until = at + min(left, max(0.0, entry.terms.born_at + age + 1 - at))

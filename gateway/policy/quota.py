@@ -10,15 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from prometheus_client import Counter
-
 from gateway.core.credential import Principal
 from gateway.core.header import structured_integer, structured_string
 from gateway.core.window import Quota, WindowState
 from gateway.policy.subject import IDENTITY, Subject, subject
 from gateway.settings.contract import HEALTH
 from gateway.settings.policy import Limit, LimitOverride, RateLimitPolicy
-from gateway.telemetry.metric import Metrics
+from gateway.telemetry.metric import Metrics, Tally
 
 Stage = Literal["address", "key"]
 STAGES: tuple[Stage, ...] = ("address", "key")
@@ -41,8 +39,8 @@ class Rule:
     on_store_error: str
     policy_item: str
     state_item: str
-    admitted: Counter
-    refused: Counter
+    admitted: Tally
+    refused: Tally
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +95,7 @@ class Planner:
         self._tiers = policy.tiers if stage == "key" else {}
         self._keys = policy.keys if stage == "key" else {}
         self._has_variants = bool(self._tiers or self._keys)
-        self._decisions = metrics.rate_limit_decisions_total
+        self._metrics = metrics
         self._plans: dict[tuple[str, str | None, str | None], Plan | None] = {}
         self.plan("", None)  # a name that cannot be written is a problem now, not at a request
 
@@ -141,6 +139,9 @@ class Planner:
             on_store_error=limit.on_store_error,
             policy_item=f"{item};q={count};w={structured_integer(seconds)}",
             state_item=f"{item};r=",
-            admitted=self._decisions.labels(name, "admitted"),
-            refused=self._decisions.labels(name, "shadow" if shadow else "refused"),
+            admitted=self._counted(name, "admitted"),
+            refused=self._counted(name, "shadow" if shadow else "refused"),
         )
+
+    def _counted(self, name: str, decision: str) -> Tally:
+        return self._metrics.tally(self._metrics.rate_limit_decisions_total, name, decision)

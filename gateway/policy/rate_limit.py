@@ -9,7 +9,7 @@ from multidict import istr
 
 from gateway.core.error import GatewayError, QuotaExceeded, StoreUnavailable
 from gateway.core.message import Handler, Request, Response
-from gateway.core.window import Hit, WindowState
+from gateway.core.window import Hit, Window, WindowState, all_admit, count, microseconds
 from gateway.policy.quota import Plan, Planner, Rule, Stage, state_member
 from gateway.policy.shared_window import RETRY_SECONDS, SharedWindows
 from gateway.policy.step import NOTHING, Answer, Step
@@ -197,30 +197,51 @@ class RateLimit:
 class _Again(Step):
     """The same limits and subjects; ready while all of them, those in shadow too, admit."""
 
-    __slots__ = ("_at", "_hits", "_plan", "_policy", "_quota", "_states", "_windows", "varying")
+    __slots__ = (
+        "_admitted",
+        "_at",
+        "_found",
+        "_hits",
+        "_now",
+        "_plan",
+        "_policies",
+        "_policy",
+        "_quota",
+        "_states",
+        "_windows",
+        "varying",
+    )
 
     def __init__(
         self, policy: RateLimit, plan: Plan, request: Request, windows: WindowsAtHand
     ) -> None:
         self._policy = policy
         self._plan = plan
-        self._hits = hits_of(plan, request)
+        self._hits = windows.counted(hits_of(plan, request))
         self._windows = windows
         self._quota: dict[str, int] = request.fields[_QUOTA]
+        self._admitted = [rule.admitted.inc for rule in plan.rules]
+        # By the names that the access line tells of; a shadow's is none.
+        self._policies = ["" if rule.quota.shadow else rule.quota.policy for rule in plan.rules]
+        self._found: Sequence[Window] = ()
+        self._now = 0
         self._at = 0.0
         self._states: Sequence[WindowState] = ()
         self.varying = {_STATE: self._told} if plan.told else {}
 
     def is_ready(self, at: float) -> bool:
-        return self._windows.admits(self._hits, at)
+        now = self._now = microseconds(at)
+        windows = self._found = self._windows.windows(self._hits)
+        return all_admit(windows, self._hits, now)
 
     def enter(self, at: float) -> None:
         self._at = at
-        states = self._states = self._windows.spend(self._hits, at)
-        for rule, state in zip(self._plan.rules, states, strict=True):
-            rule.admitted.inc()
-            if not rule.quota.shadow:
-                self._quota[rule.quota.policy] = state.remaining
+        states = self._states = count(self._found, self._hits, self._now)
+        quota = self._quota
+        for admitted, policy, state in zip(self._admitted, self._policies, states, strict=True):
+            admitted()
+            if policy:
+                quota[policy] = state.remaining
 
     async def leave(self, answer: Answer) -> Answer:
         if self._plan.told:

@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from prometheus_client import Counter
-
 from gateway.core.error import (
     ContentTooLarge,
     GatewayError,
@@ -29,7 +27,7 @@ from gateway.policy.openapi_source import OpenApiSource
 from gateway.policy.step import NOTHING, Step
 from gateway.settings.policy_validation import ValidationPolicy, ValidationRoute
 from gateway.telemetry.log import get_logger
-from gateway.telemetry.metric import Metrics
+from gateway.telemetry.metric import Metrics, Tally
 
 _CODING = "Content-Encoding"
 _LENGTH = "Content-Length"
@@ -76,7 +74,8 @@ class Validation:
             name: _plan(policy, route, documents) for name, route in policy.routes.items()
         }
         self._decisions = metrics.validation_decisions_total
-        self._passed = self._decisions.labels("passed" if self._enforced else "shadow-passed")
+        passed = "passed" if self._enforced else "shadow-passed"
+        self._passed = metrics.tally(self._decisions, passed)
         self._log = get_logger("validation")
 
     async def __call__(self, request: Request, call_next: Handler) -> Response:
@@ -274,7 +273,7 @@ class _Again(Step):
 
     __slots__ = ("_current", "_passed", "_source")
 
-    def __init__(self, source: OpenApiSource, passed: Counter | None) -> None:
+    def __init__(self, source: OpenApiSource, passed: Tally | None) -> None:
         self._source = source
         self._current = source.current
         self._passed = passed

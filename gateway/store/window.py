@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from gateway.core.window import Hit, WindowState
+from gateway.core.window import Hit, Window, WindowState
 
 
 class WindowsAtHand(Protocol):
     """Windows for which nothing is ever waited."""
 
-    def admits(self, hits: Sequence[Hit], now: float) -> bool:
-        """True when all limits of a request would admit it; counts nothing."""
+    def counted(self, hits: Sequence[Hit]) -> Sequence[Hit]:
+        """The hits as these windows count them."""
         ...
 
-    def spend(self, hits: Sequence[Hit], now: float) -> Sequence[WindowState]:
-        """As `WindowStore.hit`."""
+    def windows(self, hits: Sequence[Hit]) -> Sequence[Window]:
+        """The windows of a request's hits, for the functions of `core.window`."""
         ...
 
 

@@ -78,6 +78,44 @@ class Series(dict[tuple[str, ...], Histogram]):
         return series
 
 
+class Tally:
+    """A counter of the hot path: no lock, no checks, for it counts in the loop's thread alone.
+
+    What it has counted is added to its series when the metrics are read.
+    """
+
+    __slots__ = ("_pending", "_series")
+
+    def __init__(self, series: Counter) -> None:
+        self._series = series
+        self._pending = 0
+
+    def inc(self) -> None:
+        """Count one."""
+        self._pending += 1
+
+    def fold(self) -> None:
+        """Add what was counted to the series."""
+        pending, self._pending = self._pending, 0
+        if pending:
+            self._series.inc(pending)
+
+
+class _Tallies(Collector):
+    """Comes first in a registry, has no series, and folds those of the tallies."""
+
+    def __init__(self) -> None:
+        self._of: dict[Counter, Tally] = {}
+
+    def of(self, series: Counter) -> Tally:
+        return self._of.setdefault(series, Tally(series))
+
+    def collect(self) -> Iterable[Metric]:
+        for tally in self._of.values():
+            tally.fold()
+        return ()
+
+
 class Metrics:
     """The series, named as they are exposed without `gateway_`. Durations are seconds.
 
@@ -87,6 +125,8 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._tallies = _Tallies()
+        self.registry.register(self._tallies)
         self.gauge_rules: dict[str, Rule] = dict(PROCESS_RULES)
         self._stages: set[str] = set()
         self._http()
@@ -94,6 +134,10 @@ class Metrics:
         self._policies()
         self._deliveries()
         self._process()
+
+    def tally(self, counter: Counter, *labels: str) -> Tally:
+        """What counts for a series on the hot path."""
+        return self._tallies.of(counter.labels(*labels) if labels else counter)
 
     def stage_label(self, stage: str) -> str:
         """The stage's name while there are few; `other` once `MAX_STAGES` different ones came."""

@@ -22,6 +22,7 @@ from gateway.policy.chain import Chain
 from gateway.policy.step import Answer, Step
 from gateway.upstream.client import Exchange
 from gateway.web.forward import Forward
+from gateway.web.listening import Listening
 from gateway.web.template import Template, template
 from gateway.web.wire import has_body
 
@@ -57,17 +58,18 @@ class Course:
 class HeldCourse(Course):
     """Of a request whose answer the gateway holds."""
 
-    __slots__ = ("_body", "_done", "_head", "_size", "_status")
+    __slots__ = ("_body", "_date", "_done", "_head", "_size", "_status")
 
     def __init__(
         self,
-        chain: Chain,
+        server: Listening,
         steps: Sequence[Step],
         request: Request,
         response: Response,
         head: Template,
     ) -> None:
-        super().__init__(chain, steps, request)
+        super().__init__(server.chain, steps, request)
+        self._date = server.date
         body = response.body
         assert isinstance(body, bytes)
         self._done = _overriding(steps, "done")
@@ -76,13 +78,13 @@ class HeldCourse(Course):
         self._size = len(body)
         self._body = body if has_body(request.method, response.status) else b""
 
-    def answer(self, at: float, date: str, *, close: bool = False) -> bytes:
-        """The whole answer; only when ready. `date` is now's, `done` follows.
+    def answer(self, at: float, *, close: bool = False) -> bytes:
+        """The whole answer; only when ready, and `done` follows.
 
         `close` says that the connection ends with it.
         """
         self._begin(at)
-        return self._head.filled(date, close=close) + self._body
+        return self._head.filled(at, self._date, close=close) + self._body
 
     def done(self, at: float) -> None:
         """The answer was written."""
@@ -118,21 +120,21 @@ class ForwardCourse(Course):
     made of it then; any other passes what each policy makes of an answer, and is remembered.
     """
 
-    __slots__ = ("_client", "_done", "_forward", "_known", "_now")
+    __slots__ = ("_client", "_date", "_done", "_forward", "_known", "_now")
 
     def __init__(
         self,
-        chain: Chain,
+        server: Listening,
         steps: Sequence[Step],
         request: Request,
         forward: Forward,
         client: Client,
-        now: Callable[[], float],
     ) -> None:
-        super().__init__(chain, steps, request)
+        super().__init__(server.chain, steps, request)
         self._forward = forward
         self._client: Client | None = client
-        self._now = now
+        self._now = server.now
+        self._date = server.date
         self._done = _overriding(steps, "done")
         self._known: dict[bytes, _Known] = {}
 
@@ -165,7 +167,7 @@ class ForwardCourse(Course):
             return
         for done in self._done:
             done(at, known.status, known.length)
-        client.forwarded(known.head.filled("", close=client.closes) + body)
+        client.forwarded(known.head.filled(at, self._date, close=client.closes) + body)
 
     def begun(self, exchange: Exchange, head: bytes) -> None:
         """See `Sink`."""
@@ -204,7 +206,7 @@ class ForwardCourse(Course):
 
     def _learn(self, head: bytes, response: Response) -> None:
         made = template(self._steps, self._request, response)
-        if made is not None and made.has_date and isinstance(response.body, bytes):
+        if made is not None and isinstance(response.body, bytes):
             while len(self._known) >= _MAX_KNOWN:
                 del self._known[next(iter(self._known))]
             self._known[head] = _Known(response.status, len(response.body), made)
@@ -233,19 +235,19 @@ def _is_repeatable(response: Response, head: bytes) -> bool:
 
 
 def course(
-    chain: Chain, request: Request, response: Response, client: Client, now: Callable[[], float]
+    server: Listening, request: Request, response: Response, client: Client
 ) -> HeldCourse | ForwardCourse | None:
     """The course of requests like this one, which the chain has just answered; None without one.
 
     `request` belongs to the course from now on. The answer must not have been rendered yet.
     """
-    steps = chain.steps(request, response)
+    steps = server.chain.steps(request, response)
     if steps is None or not isinstance(response.body, bytes):
         return None
     if isinstance(steps[-1], Forward):
-        return ForwardCourse(chain, steps, request, steps[-1], client, now)
+        return ForwardCourse(server, steps, request, steps[-1], client)
     head = template(steps, request, response)
-    return None if head is None else HeldCourse(chain, steps, request, response, head)
+    return None if head is None else HeldCourse(server, steps, request, response, head)
 
 
 def _overriding(steps: Sequence[Step], method: str) -> tuple[Callable[..., object], ...]:

@@ -229,7 +229,7 @@ class Connection(ClientProtocol):
             course.start(at)
             return True
         closes = self._closes = server.is_draining
-        answer = course.answer(at, server.date(at), close=closes)
+        answer = course.answer(at, close=closes)
         assert self.transport is not None
         self.transport.write(answer)
         course.done(server.now())
@@ -302,7 +302,7 @@ class Connection(ClientProtocol):
         """Write an answer whose body is here, head and body as one."""
         server = self._server
         if self._is_repeated:
-            self._course = course(server.chain, request, response, self, server.now)
+            self._course = course(server, request, response, self)
         head = self._head(request, response)
         if self.transport is not None:
             sent = has_body(request.method, response.status)
@@ -310,7 +310,9 @@ class Connection(ClientProtocol):
 
     def _head(self, request: Request, response: Response) -> bytes:
         self._closes = self._closes or self._server.is_draining
-        return render_head(request.method, response, self._server.date(), close=self._closes)
+        return render_head(
+            request.method, response, self._server.date(self._server.now()), close=self._closes
+        )
 
     async def _stream(self, request: Request, response: Response, body: BodyStream) -> None:
         """Write an answer as it comes, each piece at once, no faster than the client takes it."""
@@ -390,7 +392,9 @@ class Connection(ClientProtocol):
         """Be a tunnel for the rest of the connection's life."""
         relay = self._relay = Relay(self, tunnel)
         try:
-            self.send(render_head("GET", response, self._server.date(), close=False))
+            self.send(
+                render_head("GET", response, self._server.date(self._server.now()), close=False)
+            )
             self._phase = _Phase.TUNNEL
             if self._inbox:
                 relay.feed(self._inbox)

@@ -69,8 +69,8 @@ class Listening(Protocol):
         """Epoch seconds."""
         ...
 
-    def date(self, at: float | None = None) -> str:
-        """The `Date` of a time, epoch seconds; of now without one."""
+    def date(self, at: float) -> str:
+        """The `Date` of a time, epoch seconds."""
         ...
 
     def full_lane(self, client: ClientProtocol) -> FullLane:

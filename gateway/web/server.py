@@ -76,7 +76,7 @@ class PublicServer:
             fast=fast,
         )
         self.is_draining = False
-        self._now = now
+        self.now = now
         self._settings = settings
         self._following: asyncio.Task[None] | None = None
         self._max_connections = settings.max_connections
@@ -85,7 +85,7 @@ class PublicServer:
         self._draining: asyncio.Task[None] | None = None
         self._adapter = adapter
         self._fallback = fallback_headers
-        self._date = HttpDate()
+        self.date = HttpDate()
         self._streams = EventStreams()
         self._connections: set[Client] = set()
         self._open = metrics.active_connections
@@ -202,14 +202,6 @@ class PublicServer:
         """The answer as it is to be sent: a stream of events ends when the server does."""
         return self._streams.adopt(response, is_events=request.match.name in EVENT_ROUTES)
 
-    def now(self) -> float:
-        """Epoch seconds."""
-        return self._now()
-
-    def date(self, at: float | None = None) -> str:
-        """The `Date` of a time, epoch seconds; of now without one."""
-        return self._date(self._now() if at is None else at)
-
     def full_lane(self, client: ClientProtocol) -> FullLane:
         """Aiohttp's side of a connection."""
         assert self._web is not None
@@ -254,7 +246,7 @@ class PublicServer:
         if not isinstance(response.body, bytes):
             connection.streams(asyncio.current_task())
         try:
-            sent = await respond(incoming, response, self.date(), close=connection.closes)
+            sent = await respond(incoming, response, self.date(self.now()), close=connection.closes)
         except ConnectionError:
             self._log.debug("client_left", request_id=request.request_id)
             raise

@@ -25,11 +25,14 @@ class Template:
         self._values = tuple(values)
         self.has_date = has_date
 
-    def filled(self, date: str, *, close: bool) -> bytes:
-        """The head as it is now; `close` says that the connection ends with its answer."""
+    def filled(self, at: float, date: Callable[[float], str], *, close: bool) -> bytes:
+        """The head at `at`, epoch seconds; `close` says that the connection ends with its answer.
+
+        `date` gives `Date` where the upstream gave none.
+        """
         values = [value() for value in self._values]
         if not self.has_date:
-            values.append(date)
+            values.append(date(at))
         head = (self._text % tuple(values)).encode("utf-8", "surrogateescape")
         return head[:-2] + _CLOSE if close else head
 

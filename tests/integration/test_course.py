@@ -146,8 +146,8 @@ def answered(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     answers: list[bytes] = []
     original = HeldCourse.answer
 
-    def noting(self: HeldCourse, at: float, date: str, *, close: bool = False) -> bytes:
-        answers.append(original(self, at, date, close=close))
+    def noting(self: HeldCourse, at: float, *, close: bool = False) -> bytes:
+        answers.append(original(self, at, close=close))
         return answers[-1]
 
     monkeypatch.setattr(HeldCourse, "answer", noting)

@@ -33,32 +33,28 @@ class MemoryWindowStore:
 
     async def hit(self, hits: Sequence[Hit], now: float) -> Sequence[WindowState]:
         """Decide all quotas of a request; atomic, for nothing here waits."""
-        return self.spend(hits, now)
-
-    def admits(self, hits: Sequence[Hit], now: float) -> bool:
-        """True when all quotas of a request, those in shadow too, would admit it."""
         at = microseconds(now)
-        for quota, key, cost, _ in hits:
-            window = self._windows.get((quota.family, key))
-            if cost > (quota.limit if window is None else quota.limit - window.used(at)):
-                return False
-        return True
-
-    def spend(self, hits: Sequence[Hit], now: float) -> Sequence[WindowState]:
-        """As `hit`."""
-        at = microseconds(now)
-        states = decide([self._window(hit) for hit in hits], hits, at)
+        states = decide(self.windows(hits), hits, at)
         self._evict(at)
         return states
 
-    def _window(self, hit: Hit) -> Window:
-        key = (hit.quota.family, hit.key)
-        window = self._windows.get(key)
-        if window is None:
-            window = self._windows[key] = Window(hit.quota.bucket)
-        else:
-            self._windows.move_to_end(key)
-        return window
+    def counted(self, hits: Sequence[Hit]) -> Sequence[Hit]:
+        """As they are."""
+        return hits
+
+    def windows(self, hits: Sequence[Hit]) -> list[Window]:
+        """Those of a request's hits; each key that is new gets one."""
+        windows = self._windows
+        found = []
+        for quota, key, _, _ in hits:
+            name = (quota.family, key)
+            window = windows.get(name)
+            if window is None:
+                window = windows[name] = Window(quota.bucket)
+            else:
+                windows.move_to_end(name)
+            found.append(window)
+        return found
 
     def _evict(self, now: int) -> None:
         windows = self._windows

@@ -19,15 +19,12 @@ class WindowShareStore(MemoryWindowStore):
         super().__init__()
         self._workers = workers
 
-    def admits(self, hits: Sequence[Hit], now: float) -> bool:
-        """True when the shares of all quotas would admit the request."""
-        return super().admits(self._shares(hits), now)
+    async def hit(self, hits: Sequence[Hit], now: float) -> Sequence[WindowState]:
+        """Decide all quotas of a request by their shares."""
+        return await super().hit(self.counted(hits), now)
 
-    def spend(self, hits: Sequence[Hit], now: float) -> Sequence[WindowState]:
-        """As `hit`."""
-        return super().spend(self._shares(hits), now)
-
-    def _shares(self, hits: Sequence[Hit]) -> Sequence[Hit]:
+    def counted(self, hits: Sequence[Hit]) -> Sequence[Hit]:
+        """Against the shares of their quotas."""
         return [
             hit._replace(
                 quota=replace(hit.quota, limit=max(hit.cost, -(-hit.quota.limit // self._workers)))
