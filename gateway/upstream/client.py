@@ -36,7 +36,7 @@ from gateway.upstream.pool import Pool
 from gateway.upstream.request import encode_head, send_body
 from gateway.upstream.response import Expected, Interim
 
-__all__ = ["Answer", "Connection", "Exchange", "Sink", "Tunnel", "UpstreamClient"]
+__all__ = ["Answer", "Connection", "Exchange", "Expected", "Sink", "Tunnel", "UpstreamClient"]
 
 # RFC 9110 section 9.2: these may be sent twice without harm; of the first, twice for no reason.
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -167,16 +167,17 @@ class UpstreamClient:
             return None
         return self._pool.at_hand()
 
-    def relay(
-        self, connection: Connection, head: bytes, sink: Sink, interim: Interim | None = None
-    ) -> None:
+    def expected(self, interim: Interim) -> Expected:
+        """What the answers to a relayed request are read by."""
+        return Expected(body=True, upgrade=False, tolerant=self._tolerant, interim=interim)
+
+    def relay(self, connection: Connection, head: bytes, expected: Expected, sink: Sink) -> None:
         """Send a GET without a body, as `request_head` gives it.
 
         `relayed` is to be called once `sink` has a whole answer, `begun` for an exchange, and
         `resend` when it failed.
         """
         self._budget.deposit()
-        expected = Expected(body=True, upgrade=False, tolerant=self._tolerant, interim=interim)
         connection.relay(head, self._plain, expected, sink)
 
     def relayed(self) -> None:
@@ -190,12 +191,11 @@ class UpstreamClient:
         return await self._judged(attempt, is_probe=False)
 
     async def resend(
-        self, head: bytes, error: UpstreamError, *, answered: bool, interim: Interim | None = None
+        self, head: bytes, expected: Expected, error: UpstreamError, *, answered: bool
     ) -> Exchange:
         """Send a relayed request once more where that is safe. Raises as `send` does."""
         if self._pool is None:
             raise error
-        expected = Expected(body=True, upgrade=False, tolerant=self._tolerant, interim=interim)
         request = _Request(
             "GET", head, None, None, self._plain, expected, failure=(error, answered)
         )

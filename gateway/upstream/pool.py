@@ -32,6 +32,7 @@ class Pool:
         max_streams: int,
     ) -> None:
         self._connect = connect
+        self._clock = asyncio.get_running_loop().time
         self._size = size
         self._max_waiting = max_waiting
         self._wait_seconds = wait_seconds
@@ -107,7 +108,7 @@ class Pool:
         """An exchange is over."""
         self._leave(connection)
         if reusable and not self._is_closed:
-            connection.idle_since = asyncio.get_running_loop().time()
+            connection.idle_since = self._clock()
             self._idle.append(connection)
         else:
             connection.abort()  # all of the answer is in; what is left to send, nobody reads
@@ -144,7 +145,7 @@ class Pool:
                 self._free()
 
     def _is_usable(self, connection: Connection) -> bool:
-        age = asyncio.get_running_loop().time() - connection.idle_since
+        age = self._clock() - connection.idle_since
         return connection.is_open and age < self._keepalive_seconds
 
     async def _wait(self) -> None:

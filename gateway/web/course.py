@@ -171,19 +171,18 @@ class ForwardCourse(Course):
 
     def begun(self, exchange: Exchange, head: bytes) -> None:
         """See `Sink`."""
-        if self._client is not None:
-            self._request.interim = self._client.pass_interim
-        self._go_on(self._forward.begun(exchange), head)
+        client = self._client
+        if client is None:
+            exchange.close()
+            return
+        self._request.interim = client.pass_interim
+        client.go_on(self._request, self._told(self._forward.begun(exchange), head))
 
     def failed(self, error: UpstreamError, *, answered: bool) -> None:
         """See `Sink`."""
-        self._go_on(self._forward.failed(error, answered=answered), b"")
-
-    def _go_on(self, attempt: Coroutine[Any, Any, Response], head: bytes) -> None:
-        if self._client is None:
-            attempt.close()
-        else:
-            self._client.go_on(self._request, self._told(attempt, head))
+        if self._client is not None:
+            attempt = self._forward.failed(error, answered=answered)
+            self._client.go_on(self._request, self._told(attempt, b""))
 
     async def _told(self, attempt: Coroutine[Any, Any, Response], head: bytes) -> Response:
         """The answer as the policies leave it."""

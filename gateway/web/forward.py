@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from gateway.core.error import UpstreamError
 from gateway.core.message import Request, Response
 from gateway.policy.step import Step
-from gateway.upstream.client import Connection, Exchange, Sink
+from gateway.upstream.client import Connection, Exchange, Expected, Sink, UpstreamClient
 
 if TYPE_CHECKING:
     from gateway.web.proxy import Proxy
@@ -17,21 +17,40 @@ if TYPE_CHECKING:
 class Forward(Step):
     """The upstream is asked the same; its answer comes by a `Sink`."""
 
-    __slots__ = ("_after", "_before", "_connection", "_head", "_proxy", "_request", "_since")
+    __slots__ = (
+        "_after",
+        "_before",
+        "_client",
+        "_connection",
+        "_expected",
+        "_head",
+        "_proxy",
+        "_request",
+        "_since",
+    )
     answers = True
 
-    def __init__(self, proxy: Proxy, request: Request, before: bytes, after: bytes) -> None:
+    def __init__(
+        self,
+        proxy: Proxy,
+        client: UpstreamClient,
+        request: Request,
+        head: tuple[bytes, bytes],
+        expected: Expected,
+    ) -> None:
+        """`head` is what stands before and after the request's id."""
         self._proxy = proxy
+        self._client = client
         self._request = request
-        self._before = before
-        self._after = after
+        self._before, self._after = head
+        self._expected = expected
         self._connection: Connection | None = None
         self._head = b""
         self._since = 0.0
 
     def is_ready(self, at: float) -> bool:  # noqa: ARG002 - connections have no time here
         """True with a connection at hand, which is taken: it is asked last, and `send` follows."""
-        self._connection = self._proxy.at_hand()
+        self._connection = self._client.at_hand()
         return self._connection is not None
 
     def send(self, sink: Sink, at: float) -> None:
@@ -39,20 +58,23 @@ class Forward(Step):
         assert self._connection is not None
         self._since = at
         self._head = self._before + self._request.request_id.encode() + self._after
-        self._proxy.relay(self._request, self._head, self._connection, sink)
+        self._client.relay(self._connection, self._head, self._expected, sink)
 
     def relayed(self, status: int, body: bytes, at: float) -> None:
         """The answer came whole, and will be sent as one that came before."""
+        self._client.relayed()
         self._proxy.relayed(self._request, status, body, self._since, at)
 
     def begun(self, exchange: Exchange) -> Coroutine[Any, Any, Response]:
         """The answer, where it is another. Raises `UpstreamError`."""
         assert self._connection is not None
-        return self._proxy.begun(self._request, self._connection, exchange, self._since)
+        attempt = self._client.begun(self._connection, exchange)
+        return self._proxy.concluded(self._request, attempt, self._since)
 
     def failed(self, error: UpstreamError, *, answered: bool) -> Coroutine[Any, Any, Response]:
         """The answer of a second try, where one is safe. Raises `UpstreamError`."""
-        return self._proxy.resend(self._request, self._head, error, self._since, answered=answered)
+        attempt = self._client.resend(self._head, self._expected, error, answered=answered)
+        return self._proxy.concluded(self._request, attempt, self._since)
 
     def abandon(self) -> None:
         """Nobody waits for the answer any more."""

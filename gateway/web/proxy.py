@@ -33,8 +33,7 @@ from gateway.job.tracker import Tracker
 from gateway.policy.request_id import REQUEST_ID
 from gateway.policy.security_headers import REMOVED
 from gateway.telemetry.metric import Metrics, Series
-from gateway.upstream.client import Connection as UpstreamConnection
-from gateway.upstream.client import Exchange, Sink, UpstreamClient
+from gateway.upstream.client import Exchange, UpstreamClient
 from gateway.web.forward import Forward
 from gateway.web.stream import FanOut
 
@@ -172,50 +171,22 @@ class Proxy:
         parts = self._client.request_head("GET", request.target, headers).split(mark.encode())
         if len(parts) != 2:
             return None
-        return Forward(self, request, parts[0], parts[1])
+        expected = self._client.expected(partial(_pass_interim, request))
+        return Forward(self, self._client, request, (parts[0], parts[1]), expected)
 
     # --- a repeated request, as its step has it ----------------------------------------------
 
-    def at_hand(self) -> UpstreamConnection | None:
-        """A connection for one."""
-        return self._client.at_hand()
-
-    def relay(
-        self, request: Request, head: bytes, connection: UpstreamConnection, sink: Sink
-    ) -> None:
-        """Send one."""
-        self._client.relay(connection, head, sink, partial(_pass_interim, request))
-
     def relayed(self, request: Request, status: int, body: bytes, since: float, at: float) -> None:
-        """The whole answer is in."""
-        self._client.relayed()
+        """The whole answer is in, one that came before."""
         name = request.match.name
         self._durations[name, f"{status // 100}xx"].observe(max(0.0, at - since))
         if name in _JOB_ROUTES:
             self._observe(request, Response(status, body=body), since)
 
-    async def begun(
-        self,
-        request: Request,
-        connection: UpstreamConnection,
-        exchange: Exchange,
-        since: float,
-    ) -> Response:
-        """Pass on an answer that has begun. Raises as calling does."""
-        attempt = self._client.begun(connection, exchange)
-        return await self._answer(request, attempt, since)
-
-    async def resend(
-        self, request: Request, head: bytes, error: UpstreamError, since: float, *, answered: bool
-    ) -> Response:
-        """Try once more where that is safe. Raises as calling does."""
-        interim = partial(_pass_interim, request)
-        attempt = self._client.resend(head, error, answered=answered, interim=interim)
-        return await self._answer(request, attempt, since)
-
-    async def _answer(
+    async def concluded(
         self, request: Request, attempt: Awaitable[Exchange], since: float
     ) -> Response:
+        """Pass on an answer that is not one of those that came before. Raises as calling does."""
         name = request.match.name
         exchange = await self._timed(name, attempt, since)
         response = await _passed_on(exchange, whole=name in _JOB_ROUTES)
