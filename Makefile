@@ -40,7 +40,7 @@ WITHOUT_EXTRAS = sed -E 's/^([A-Za-z0-9._-]+)\[[^]]*\]==/\1==/'
 # What is checked and what is there: benchmarks and examples may be left out of a distribution.
 PYTHON_SOURCES := $(wildcard gateway tests examples benchmarks)
 
-.PHONY: help install demo run test conformance lint format bench chaos lock clean anew
+.PHONY: help install demo run test conformance lint format bench chaos soak lock clean anew
 
 help: ## show this tour
 	@awk 'BEGIN {FS = ":.*## "; print "make <target> [ARGS=...]\n"} \
@@ -88,6 +88,9 @@ bench: $(BENCH_STAMP) ## compare with peers, side by side on this machine (ARGS=
 
 chaos: $(DEV_STAMP) ## lose nothing while all is killed with -9 (ARGS='--quick --json')
 	@$(BIN)/python -m benchmarks.chaos $(ARGS)
+
+soak: $(DEV_STAMP) ## half an hour of everything at once: nothing lost, nothing leaked (ARGS='--quick --json')
+	@$(BIN)/python -m benchmarks.soak $(ARGS)
 
 lock: $(DEV_STAMP) ## pin the newest allowed dependencies again
 	$(COMPILE) --no-strip-extras --output-file=requirements.lock pyproject.toml

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import orjson
 
-from benchmarks.chaos.story import Figures, Plan, run
+from benchmarks.chaos.story import Plan, run
+from benchmarks.ledger import Figures
 
 STORES = ("sqlite", "redis")
 

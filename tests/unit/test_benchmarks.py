@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 
 import pytest
 import yaml
 
 from benchmarks import chain, load, origin, peer, side_by_side
+from benchmarks.ledger import quantile
+from benchmarks.soak import vitals
+from benchmarks.soak.outage import AFTERMATH_SECONDS, Outages
 from gateway.core.message import Response
 from gateway.settings.load import load as load_settings
 from gateway.settings.load import load_policies
@@ -98,3 +102,36 @@ def test_a_policy_that_waits_is_told() -> None:
 
     with pytest.raises(RuntimeError, match="waited"):
         chain.drive(wait())
+
+
+def test_an_outage_explains_what_it_may_cause_while_it_lasts_and_a_little_later() -> None:
+    outages = Outages()
+    early = time.monotonic()
+    with outages.during(frozenset({"503"})):
+        assert outages.explain("503", early)
+        assert not outages.explain("500", early)
+    ended = time.monotonic()
+
+    assert outages.explain("503", ended)
+    assert not outages.explain("503", ended + AFTERMATH_SECONDS + 1)
+
+
+def test_before_an_outage_nothing_is_explained() -> None:
+    assert not Outages().explain("503", 0.0)
+
+
+def test_a_process_may_grow_by_what_the_cache_stores_and_by_no_more() -> None:
+    before = vitals.Held(memory_bytes=80 * 2**20, cached_bytes=0, descriptors=30)
+    stores = vitals.Held(110 * 2**20, cached_bytes=30 * 2**20, descriptors=34)
+    leaks = vitals.Held(110 * 2**20, cached_bytes=0, descriptors=40)
+
+    assert vitals.growth(before, stores) == []
+    assert vitals.growth(before, leaks) == [
+        "memory grew by 31457280 bytes, stored answers apart: a leak",
+        "descriptors grew by 10: a leak",
+    ]
+
+
+def test_quantile_is_of_values_in_any_order() -> None:
+    assert [quantile([3.0, 1.0, 2.0], share) for share in (0.0, 0.5, 0.99)] == [1.0, 2.0, 3.0]
+    assert quantile([], 0.5) == 0.0
