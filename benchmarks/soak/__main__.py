@@ -60,6 +60,8 @@ def _show(report: Report) -> None:
     _table("what happened meanwhile", report.disturbances)
     _table("errors while something was away", report.expected_errors)
     _table("errors that no outage explains", report.unexpected_errors)
+    for example in report.examples:
+        print(f"    {example}")
     _table("events", asdict(report.events))
     if report.convex_behind is not None:
         print(f"  {'not in Convex to their end':28} {report.convex_behind:>10}")

@@ -17,6 +17,7 @@ from tests.support.system import GatewayProcess
 
 TIMEOUT_SECONDS = 30.0  # nothing takes as long, an outage or not: a request that does hangs
 STREAM_SECONDS = 60.0
+MAX_EXAMPLES = 20
 OK = frozenset({200})
 
 
@@ -27,6 +28,8 @@ class Client:
         self.requests: Counter[str] = Counter()
         self.expected: Counter[str] = Counter()
         self.unexpected: Counter[str] = Counter()
+        self.examples: list[str] = []  # the first unexpected ones, in full
+        self._began = time.monotonic()
         self._gateway = gateway
         self._outages = outages
         self._session = _session()
@@ -92,16 +95,21 @@ class Client:
                 self._failed("stream", CUT, since)
 
     def _failed(self, name: str, error: str, since: float, problem: str = "") -> None:
-        is_expected = self._outages.explain(error, since)
+        is_expected = self._outages.explain(name, error, since)
         counted = self.expected if is_expected else self.unexpected
-        counted[f"{name}: {error}{problem and ' '}{problem}"] += 1
+        kind, _, detail = problem.partition(": ")
+        counted[f"{name}: {error}{kind and ' '}{kind}"] += 1
+        if not is_expected and len(self.examples) < MAX_EXAMPLES:
+            at = time.monotonic() - self._began
+            self.examples.append(f"after {at:.0f} s, {name}: {error} {detail}".rstrip())
 
 
 def _problem(answer: aiohttp.ClientResponse, body: bytes) -> str:
-    """The last word of a problem's type; nothing when the answer is not the gateway's own."""
+    """`type: detail`, the type's last word; nothing when the answer is not the gateway's own."""
     if answer.content_type != "application/problem+json":
         return ""
-    return str(orjson.loads(body)["type"]).rpartition("/")[2].rpartition("#")[2]
+    problem = orjson.loads(body)
+    return f"{problem['type'].rpartition(':')[2]}: {problem.get('detail', '')}"
 
 
 def _session() -> aiohttp.ClientSession:

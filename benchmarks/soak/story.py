@@ -48,6 +48,7 @@ class Report:
     requests: Mapping[str, int]
     expected_errors: Mapping[str, int]
     unexpected_errors: Mapping[str, int]
+    examples: tuple[str, ...]
     disturbances: Mapping[str, int]
     skipped: tuple[str, ...]
     jobs: int
@@ -146,6 +147,7 @@ class _Story:
             requests=dict(sorted(self._client.requests.items())),
             expected_errors=dict(sorted(self._client.expected.items())),
             unexpected_errors=dict(sorted(self._client.unexpected.items())),
+            examples=tuple(self._client.examples),
             disturbances=dict(self._disturbances.counts),
             skipped=tuple(self._world.skipped),
             jobs=len(self._ledger.jobs),
