@@ -4,34 +4,35 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from http import HTTPStatus
 
-from multidict import CIMultiDict
 from yarl import URL
 
 from gateway.app.behind import Behind
 from gateway.app.place import open_places
+from gateway.app.status import Statuses
 from gateway.app.store import Stores
 from gateway.core.contract import STATUS, Contract, Unreadable, decode
 from gateway.core.error import UpstreamError
 from gateway.core.forwarded import TrustedProxies
 from gateway.core.host import HostRule
 from gateway.core.job import State
-from gateway.core.message import Handler, NoBody, Request, Response
+from gateway.core.message import Handler, Request, Response
 from gateway.core.ticket import derive_secret
 from gateway.policy.admission import Admission
 from gateway.policy.build import Parts, build
 from gateway.policy.cache import ResponseCache
 from gateway.policy.idempotency import IdempotencyParts
 from gateway.policy.key_source import KeySource
+from gateway.policy.long_poll import LongPoll
 from gateway.policy.openapi_source import MAX_BYTES, OpenApiSource
 from gateway.policy.security_headers import SecurityHeaders
 from gateway.policy.shared_window import SharedWindows
 from gateway.policy.step import Step
 from gateway.policy.ticket import Tickets
+from gateway.policy.waiter import Waiters
 from gateway.settings.contract import (
     EVENTS,
     HEALTH,
@@ -83,8 +84,6 @@ class Front:
         self._metrics = metrics
         self.now = now
         self._routes = route_table(settings, contract)
-        self._upstream_host = URL(settings.upstream.url).authority
-        self._shared_routes = frozenset(policies.cache.public)
         self._proxy = Proxy(
             client=client,
             contract=contract,
@@ -103,12 +102,31 @@ class Front:
             policies.cache,
             store=stores.responses,
             state_of=self._state_of,
+            is_watched=behind.tracker.is_active,
             route_of=self._routes.match,
             metrics=metrics,
             now=now,
         )
         if stores.tiers is not None:
             stores.tiers.listeners.append(self.cache.outdate)
+        self.waiters = Waiters(metrics)
+        self.long_poll = LongPoll(
+            policies.cache,
+            cache=self.cache,
+            waiters=self.waiters,
+            is_active=behind.tracker.is_active,
+            metrics=metrics,
+            now=now,
+        )
+        self.statuses = Statuses(
+            cache=self.cache,
+            upstream=self._proxy,
+            contract=contract,
+            routes=self._routes,
+            host=URL(settings.upstream.url).authority,
+            policy=lambda: self.policies.cache,
+            now=now,
+        )
         self.idempotency = IdempotencyParts(
             store=stores.idempotency,
             find_job=partial(_find_job, stores.jobs),
@@ -137,6 +155,7 @@ class Front:
             boundary=ProblemBoundary(),
             idempotency=self.idempotency,
             admission=admission,
+            long_poll=self.long_poll,
             cache=self.cache,
             find=self._routes.match,
             openapi=self.openapi,
@@ -162,6 +181,7 @@ class Front:
             metrics=metrics,
             now=now,
         )
+        self.server.ending.append(self.waiters.end)
 
     def apply(self, policies: PolicySet) -> None:
         """Go by these policies from the next request on; those under way keep what they began with.
@@ -172,8 +192,8 @@ class Front:
         chain = build(policies, self.parts, self._terminal)
         self.openapi.apply(policies.validation.openapi, policies.documents)
         self.cache.apply(policies.cache)
+        self.long_poll.apply(policies.cache)
         self._stores.apply(policies)
-        self._shared_routes = frozenset(policies.cache.public)
         fallback = SecurityHeaders(policies.security_headers, self._metrics).headers
         self._fallback.clear()
         self._fallback.update(fallback)
@@ -193,27 +213,6 @@ class Front:
         if answer.status != HTTPStatus.OK:
             raise UpstreamError(f"the upstream answers {path} with {answer.status}")
         return answer.body
-
-    async def warm(self, job_id: str) -> None:
-        """Fetch a job's status, so that polls find one while the upstream blocks on a creation."""
-        path = self._contract.path(STATUS, job_id)
-        if path is None or STATUS not in self._shared_routes:
-            return
-        request = Request(
-            method="GET",
-            target=path,
-            path=path,
-            query="",
-            headers=CIMultiDict({"Accept": "*/*"}),
-            body=NoBody(),
-            match=self._routes.match("GET", path),
-            client="gateway",
-            scheme="http",
-            host=self._upstream_host,
-            received_at=self.now(),
-        )
-        with suppress(UpstreamError):  # the next poll asks again
-            await self.cache(request, self._proxy)
 
     def _handlers(
         self,

@@ -95,7 +95,13 @@ class Gateway:
             )
         self._log_lines = health_check.LogLines(log_stream, self.metrics, settings.health.slow)
         self._lag = health_check.LoopLag(self.metrics, settings.health.max_loop_lag)
-        Changes(self.front.cache, self.behind, self.front.warm, self._tasks.spawn).follow()
+        Changes(
+            cache=self.front.cache,
+            statuses=self.front.statuses,
+            waiters=self.front.waiters,
+            behind=self.behind,
+            spawn=self._tasks.spawn,
+        ).follow()
         if self.stores.replica is not None:
             self.stores.replica.follow(
                 self.behind.tracker,

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, TypeVar
 
+from gateway.core.message import Response
+
 _T = TypeVar("_T")
 
 
@@ -81,7 +83,8 @@ class Observation:
 
     `at` is epoch seconds: when it was asked for (polls), or received (streams). `found` is False
     when the upstream said that it knows no such job; nothing else is then set. Absent fields are
-    None. `corrected` names what the answer said that cannot be.
+    None. `corrected` names what the answer said that cannot be. `answer` is the whole of a status,
+    as clients may be given it too.
     """
 
     job_id: str
@@ -98,6 +101,7 @@ class Observation:
     error: Mapping[str, Any] | None = None
     results: Any = None
     corrected: str | None = None
+    answer: Response | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,11 +158,15 @@ class JobEvent:
 
 @dataclass(frozen=True, slots=True)
 class JobChange:
-    """What one observation changes. Without `events` there is nothing worth recording durably."""
+    """What one observation changes. Without `events` there is nothing worth recording durably.
+
+    `answer` is the observation's own.
+    """
 
     before: Job | None
     job: Job
     events: tuple[JobEvent, ...] = ()
+    answer: Response | None = field(default=None, compare=False, repr=False)
 
     @property
     def worth_recording(self) -> bool:
@@ -185,7 +193,8 @@ class WatchRule:
 def begin(job: Job, observation: Observation, now: float) -> JobChange:
     """The change that a job's first observation makes; `job` carries its identity and ownership."""
     first = _apply(replace(job, observed_at=observation.at), observation, now)
-    return _emit(None, first, TRANSITIONS[None, observation.state], now)
+    change = _emit(None, first, TRANSITIONS[None, observation.state], now)
+    return replace(change, answer=observation.answer)
 
 
 def advance(job: Job, observation: Observation, now: float, rule: WatchRule) -> JobChange | None:
@@ -199,7 +208,8 @@ def advance(job: Job, observation: Observation, now: float, rule: WatchRule) -> 
     if allowed is None or (same_rank and observation.at < job.observed_at):
         return None
     after = _apply(replace(job, lost_since=None), observation, now)
-    return _emit(job, after, tuple(e for e in allowed if _due(e, job, after, rule)), now)
+    change = _emit(job, after, tuple(e for e in allowed if _due(e, job, after, rule)), now)
+    return replace(change, answer=observation.answer)
 
 
 def expire(job: Job, now: float, rule: WatchRule) -> JobChange | None:

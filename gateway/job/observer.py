@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -12,7 +13,9 @@ from multidict import CIMultiDict
 
 from gateway.core.contract import DETAILS, LIST, STATUS, STREAM, Contract, Unreadable, decode
 from gateway.core.error import ContentTooLarge, UpstreamError, UpstreamTimeout
+from gateway.core.header import strip_hop_by_hop
 from gateway.core.job import Job, Observation
+from gateway.core.message import Response
 from gateway.core.sse import ServerEvent
 from gateway.job.gate import Gate
 from gateway.upstream.client import Answer, Exchange, UpstreamClient
@@ -136,10 +139,14 @@ class Observer:
             return Observation(job_id, at, found=False)
         template = self._contract.template(route)
         try:
-            return self._contract.observe(_document(answer), at, template=template, job_id=job_id)
+            seen = self._contract.observe(_document(answer), at, template=template, job_id=job_id)
         except Unreadable as error:
             self._refuse("poll", error.reason, str(error), job_id)
             return None
+        if route != STATUS:
+            return seen
+        whole = Response(answer.status, strip_hop_by_hop(answer.headers), answer.body)
+        return replace(seen, answer=whole)
 
     async def _fetch(
         self, path: str, headers: Mapping[str, str], *, urgent: bool = False

@@ -31,7 +31,8 @@ class Subscriber(Protocol):
 class Record:
     """Commits changes; `listeners` hear of each that was.
 
-    `heralds` do before it is: whoever asks the store reads of it before a listener is told.
+    `heralds` do before it is, since whoever asks the store reads of it before a listener is told;
+    and of those that are not worth it.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Record:
         The job's lock is held. Raises `StoreUnavailable`.
         """
         if not change.worth_recording:
+            await self._herald(change)
             self._roster.note(change.job)
             return True
         job = change.job
@@ -71,14 +73,17 @@ class Record:
         if change.events:
             for subscriber in self._subscribers:
                 messages.extend(await subscriber.messages(change, envelopes))
-        for herald in self.heralds:
-            await herald(change)
+        await self._herald(change)
         if not await self._store.record(change, timeline, messages):
             return False
         version = change.before.version + 1 if change.before else 1
         self._roster.put(replace(job, version=version))
         await self._announce(change)
         return True
+
+    async def _herald(self, change: JobChange) -> None:
+        for herald in self.heralds:
+            await herald(change)
 
     async def _announce(self, change: JobChange) -> None:
         self._log_events(change, change.job)

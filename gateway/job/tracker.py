@@ -83,7 +83,7 @@ class Tracker:
 
     @property
     def heralds(self) -> list[Listener]:
-        """Those who hear of a change before it is committed here."""
+        """Those who hear of every change, before it is committed here where it is worth that."""
         return self._record.heralds
 
     @property
@@ -117,6 +117,14 @@ class Tracker:
     def active(self, job_id: str) -> Job | None:
         """An unfinished job as last known, from memory."""
         return self._roster.get(job_id)
+
+    def is_active(self, job_id: str) -> bool:
+        """True while the job has not ended, and its next change will be heard of."""
+        return self._roster.get(job_id) is not None
+
+    def is_foreign(self, job: Job) -> bool:
+        """True when this replica's upstream knows nothing of the job."""
+        return self._roster.is_foreign(job)
 
     @property
     def upstreams(self) -> frozenset[str]:

@@ -80,7 +80,9 @@ class AccessLog:
             route = request.match.route.name
             self._metrics.http_stream_duration_seconds.labels(route).observe(seconds)
         else:
-            self._series(request, status).observe(seconds)
+            # What its client wanted to wait is not how long it took.
+            waited = request.fields.get("waited_seconds", 0.0)
+            self._series(request, status).observe(max(0.0, seconds - waited))
         line = _line(request, status, size, seconds)
         if aborted:
             line["aborted"] = True

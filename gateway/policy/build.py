@@ -32,10 +32,11 @@ from gateway.telemetry.metric import Metrics
 class Parts:
     """What policies are made with, and what outlives a change of the policy files.
 
-    `boundary` turns errors into answers; `admission` bounds the active jobs; `cache` holds stored
-    responses; `keys` are those of the store, `tickets` stand for keys where none can be sent;
-    `find` names the route of a method and path; `openapi` is what the upstream says of itself;
-    `request_id_prefix` is random for each process; `write_line` takes the access lines.
+    `boundary` turns errors into answers; `admission` bounds the active jobs; `long_poll` lets polls
+    wait; `cache` holds stored responses; `keys` are those of the store, `tickets` stand for keys
+    where none can be sent; `find` names the route of a method and path; `openapi` is what the
+    upstream says of itself; `request_id_prefix` is random for each process; `write_line` takes the
+    access lines.
     """
 
     windows: SharedWindows
@@ -44,6 +45,7 @@ class Parts:
     boundary: Policy
     idempotency: IdempotencyParts
     admission: Policy
+    long_poll: Policy
     cache: Policy
     find: Find
     openapi: OpenApiSource
@@ -83,5 +85,6 @@ def in_order(policies: PolicySet, parts: Parts) -> tuple[Policy, ...]:
         Validation(policies.validation, policies.documents, parts.openapi, metrics),
         Idempotency(policies.idempotency, parts.idempotency),
         parts.admission,
+        parts.long_poll,
         parts.cache,
     )

@@ -35,6 +35,7 @@ _RESULTS = ("hit", "stale", "revalidated", "coalesced", "miss", "bypass")
 _SHADOW_RESULTS = ("shadow-hit", "shadow-miss")
 _READS = frozenset({"GET", "HEAD"})
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # RFC 9110 section 9.2.1
+_SAME_SECONDS = 0.001  # times are summed up and taken apart again: less is the same moment
 _UNKEPT = "gateway; fwd=uri-miss"  # `Cache-Status` of a miss that nothing was kept of
 _NOT_STORED = "Nothing stored answers this request, and only-if-cached forbids to ask the upstream."
 
@@ -82,8 +83,9 @@ class ResponseCache:
     Equal requests under way share one upstream request; what fails is not shared. When the upstream
     takes longer than `slow_upstream`, a job's stale status is served, saying so, while the request
     goes on. An answer asked for before a job's event is not fresh after it, and not kept after its
-    last. `route_of` finds the route of another target, for what a change to it invalidates. In
-    shadow it stores, decides and counts, and the upstream answers every read.
+    last. `is_watched` says whether a job's next change will be heard of; `route_of` finds the route
+    of another target, for what a change to it invalidates. In shadow it stores, decides and counts,
+    and the upstream answers every read.
     """
 
     def __init__(
@@ -92,12 +94,14 @@ class ResponseCache:
         *,
         store: ResponseStore,
         state_of: Callable[[bytes], State | None],
+        is_watched: Callable[[str], bool],
         route_of: Callable[[str, str], Match],
         metrics: Metrics,
         now: Callable[[], float],
     ) -> None:
         self._shelf = Shelf(store, metrics)
         self._state_of = state_of
+        self._is_watched = is_watched
         self._route_of = route_of
         self._now = now
         self._flights = Flights()
@@ -112,8 +116,9 @@ class ResponseCache:
         self._enabled = policy.enabled
         self._in_shadow = policy.mode == "shadow"
         self._http = policy.http.enabled
+        self._learns = self._enabled and not self._in_shadow and policy.watched.max_age > 0
         self._slow_seconds = policy.slow_upstream
-        self._rule = CacheRule(policy, self._state_of)
+        self._rule = CacheRule(policy, self._state_of, self._is_watched)
         self._fetch = CacheFetch(
             self._rule, self._shelf, self._flights, policy.max_entry, self._now
         )
@@ -214,9 +219,42 @@ class ResponseCache:
             return 0
         return await self.purge(job_tag(change.job.id), terminal=change.job.state.terminal)
 
+    async def heard(self, request: Request, change: JobChange) -> None:
+        """Hear of a change that another replica has recorded; `request` is for the job's status.
+
+        That replica ended what was stored, here too; if it could not, what is older ends now.
+        """
+        tag, job = job_tag(change.job.id), change.job
+        self.outdate(tag, job.state.terminal)
+        stored = await self._shelf.lookup(tag, self._rule.key(request))
+        if any(each.terms.born_at < job.observed_at - _SAME_SECONDS for each in stored):
+            await self.coming(change)
+
+    def keeps(self, request: Request) -> bool:
+        """True when a read's answer may be one that others were given, or will be."""
+        if not self._enabled or self._in_shadow or _is_own(request):
+            return False
+        return self._rule.covers(request) and not self._rule.bypasses(request)
+
+    def is_common(self, request: Request) -> bool:
+        """True for a job's status that all who ask for it share."""
+        return self._rule.is_common(request)
+
     async def changed(self, change: JobChange) -> None:
         """Hear of a recorded change: whatever it is, its owner's pages are not as they were."""
         await self.purge(history_tag(change.job.owner))
+
+    async def learn(self, request: Request, response: Response, asked_at: float) -> bool:
+        """Keep a status that the gateway asked for itself, `asked_at`, as if `request` had.
+
+        It is newer than whatever was asked for before, stored or under way. False where it may not
+        be kept.
+        """
+        if not self._learns:
+            return False
+        flight = Flight(self._rule.tag(request), self._rule.key(request))
+        self._flights.outdate(flight.tag, Outdated.GONE)
+        return (await self._fetch.learn(request, response, asked_at, flight)).stored
 
     async def purge(self, tag: str, *, terminal: bool = True) -> int:
         """Forget what has this tag, stored or under way; unless `terminal`, keep it as stale."""

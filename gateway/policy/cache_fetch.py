@@ -71,6 +71,12 @@ class CacheFetch:
                 return Landed(found, fwd_status=response.status, detail="stale-if-error")
         return await self._arrived(request, response, found, asked_at, flight)
 
+    async def learn(
+        self, request: Request, response: Response, asked_at: float, flight: Flight
+    ) -> Landed:
+        """Take an answer that came by another way."""
+        return await self._arrived(request, response, None, asked_at, flight)
+
     async def _arrived(
         self,
         request: Request,

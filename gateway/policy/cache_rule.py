@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from multidict import CIMultiDict, istr
 
+from gateway.core.accept import takes_json_first
 from gateway.core.cache_control import request_control, response_control
 from gateway.core.contract import STATUS, STREAM
 from gateway.core.freshness import StoredResponse, Terms, explicit_lifetime
@@ -42,11 +43,18 @@ class CacheRule:
     """The rules of `policies/cache.yaml` and of RFC 9111, whichever is stricter.
 
     `state_of` reads a job's state out of a body; a status that shows none has no freshness of ours.
+    `is_watched` says whether a job's next change will be heard of.
     """
 
-    def __init__(self, policy: CachePolicy, state_of: Callable[[bytes], State | None]) -> None:
+    def __init__(
+        self,
+        policy: CachePolicy,
+        state_of: Callable[[bytes], State | None],
+        is_watched: Callable[[str], bool],
+    ) -> None:
         self._policy = policy
         self._state_of = state_of
+        self._is_watched = is_watched
         self._public = frozenset(policy.public)
         self._cookies = policy.http.cookies == "share"
         self._http = policy.http.enabled
@@ -87,9 +95,10 @@ class CacheRule:
     def key(self, request: Request) -> str:
         """The target, whose answer it is unless the route is public, and what it may depend on.
 
-        A job's status depends on nothing but `Accept`: the proxy asks for it unencoded. Any other
-        answer may hold links made from scheme and host; `Vary` names the rest. No field can hold a
-        line break, and the owner stands last: no two keys read alike.
+        A job's status depends on nothing but `Accept`: the proxy asks for it unencoded, and all who
+        take JSON as gladly as anything are given the same. Any other answer may hold links made
+        from scheme and host; `Vary` names the rest. No field can hold a line break, and the owner
+        stands last: no two keys read alike.
         """
         name = request.match.route.name
         whose = f"={request.principal.owner}" if request.principal else "-"
@@ -97,9 +106,17 @@ class CacheRule:
         if name in self._public and name != HISTORY:
             whose = "*"
         if name == STATUS:
-            accept = ", ".join(request.headers.getall("Accept", ("*/*",)))
+            accept = _accept(request)
+            if takes_json_first(accept):
+                return f"{request.target}\n{whose}"
             return f"{request.target}\n{accept}\n{whose}"
         return f"{request.target}\n{request.scheme}://{request.host}\n{whose}"
+
+    def is_common(self, request: Request) -> bool:
+        """True for a status that all who ask for it share, the gateway's own questions included."""
+        if STATUS not in self._public or request.match.route.name != STATUS or request.query:
+            return False
+        return takes_json_first(_accept(request))
 
     def terms(
         self, request: Request, response: Response, asked_at: float, now: float
@@ -109,9 +126,11 @@ class CacheRule:
         if name == HISTORY:
             return self._history_terms(response, now)
         if name == STATUS:
-            terms = self._job_terms(response, asked_at, now)
+            terms = self._job_terms(request, response, asked_at, now)
             if terms is not None or not self._http:
                 return terms
+            if not _is_json(response.headers) and takes_json_first(_accept(request)):
+                return None  # it would be given to those who take nothing but JSON
         return storing_terms(
             response.status,
             response.headers,
@@ -146,7 +165,9 @@ class CacheRule:
         # Each owner has its own, so that an `Authorization` makes no difference.
         return Terms(now, now + self._policy.ttl, strict=True, shared=True)
 
-    def _job_terms(self, response: Response, asked_at: float, now: float) -> Terms | None:
+    def _job_terms(
+        self, request: Request, response: Response, asked_at: float, now: float
+    ) -> Terms | None:
         """Those of a job's status: as long as its state says, or less if the upstream does."""
         headers, body = response.headers, response.body
         if response.status != 200 or not isinstance(body, bytes) or not _is_json(headers):
@@ -156,13 +177,20 @@ class CacheRule:
         state = self._state_of(body) if storable and not control.no_cache else None
         if state is None:
             return None
-        ttl = self._policy.ttl if state.terminal else _RUNNING_SECONDS
-        fresh_until = now + self._policy.ttl_by_state.get(state.value, ttl)
+        fresh_until = now + self._lifetime(state, request.match.params["job_id"])
         explicit = explicit_lifetime(headers, control, now)
         terms = terms_of(headers, control, explicit or 0.0, asked_at, now)
         if explicit is not None:
             fresh_until = min(fresh_until, terms.fresh_until)
         return replace(terms, fresh_until=fresh_until) if fresh_until > now else None
+
+    def _lifetime(self, state: State, job_id: str) -> float:
+        """Seconds a status is fresh: longer where the job's next change ends it anyway."""
+        ttl = self._policy.ttl if state.terminal else _RUNNING_SECONDS
+        lifetime = self._policy.ttl_by_state.get(state.value, ttl)
+        if state.terminal or lifetime <= 0 or not self._is_watched(job_id):
+            return lifetime
+        return max(lifetime, self._policy.watched.max_age)
 
 
 def job_tag(job_id: str) -> str:
@@ -179,6 +207,10 @@ def tag_of(match: Match, target: str) -> str:
     """What a request's answer is purged by: its job where it has one, else its target."""
     job_id = match.params.get("job_id")
     return f"uri:{target}" if job_id is None else job_tag(job_id)
+
+
+def _accept(request: Request) -> str:
+    return ", ".join(request.headers.getall("Accept", ("*/*",)))
 
 
 def _is_json(headers: CIMultiDict[str]) -> bool:

@@ -113,6 +113,20 @@ class HttpCache(Model):
     targets: tuple[str, ...] = ("CDN-Cache-Control",)
 
 
+class WatchedStatuses(Model):
+    """Statuses of jobs whose changes the gateway hears of: polls need not ask the upstream.
+
+    They are fresh for `max_age`, unless `ttl_by_state` is longer or 0. A poll with `Prefer: wait`
+    may wait for the job's next change, for `max_wait` at most; so many at once, in all and by one
+    key or address.
+    """
+
+    max_age: Seconds = 20.0
+    max_wait: Seconds = 60.0
+    max_waiters: Annotated[int, Field(ge=0)] = 10_000
+    max_waiters_per_key: Annotated[int, Field(ge=0)] = 1_000
+
+
 class CachePolicy(Model):
     """`policies/cache.yaml`. A running job's `ttl` is short, a completed one's long.
 
@@ -125,6 +139,7 @@ class CachePolicy(Model):
     enabled: bool = True
     ttl: Seconds = 300.0
     ttl_by_state: dict[str, Seconds] = {}
+    watched: WatchedStatuses = WatchedStatuses()
     max_bytes: Size = 64 * 1024**2
     max_entry: Size = 1024**2
     slow_upstream: Seconds = 0.5

@@ -154,7 +154,8 @@ class Metrics:
     def _http(self) -> None:
         self.http_request_duration_seconds = self._histogram(
             "http_request_duration_seconds",
-            "From a request's first byte in to its response's last byte out; streams apart.",
+            "From a request's first byte in to its response's last byte out; streams apart, "
+            "and less what its client wanted to wait (`Prefer: wait`).",
             ("route", "method", "status"),
             _REQUEST_BUCKETS,
         )
@@ -300,6 +301,14 @@ class Metrics:
             "cache_requests_total",
             "Cacheable requests, by what the response cache did.",
             ("result",),
+        )
+        self.waits_total = self._counter(
+            "waits_total",
+            "Polls that would wait for a change (`Prefer: wait`), by what came of it.",
+            ("result",),
+        )
+        self.waiting_requests = self._gauge(
+            "waiting_requests", "Polls that wait for a job to change.", Rule.SUM
         )
         self.cache_lookups_total = self._counter(
             "cache_lookups_total",

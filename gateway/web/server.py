@@ -52,6 +52,7 @@ class PublicServer:
 
     `chain` may be replaced at any time: requests under way keep the chain they began with.
     `fallback_headers` go on what aiohttp itself answers. `fast` False sends all down the full lane.
+    Each of `ending` is called once when a drain ends what lasts.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class PublicServer:
         self._fallback = fallback_headers
         self.date = HttpDate()
         self._streams = EventStreams()
+        self.ending: list[Callable[[], None]] = []
         self._connections: set[Client] = set()
         self._open = metrics.active_connections
         self._turned_away = metrics.connections_refused_total
@@ -183,6 +185,8 @@ class PublicServer:
         for listening in self._listening:
             listening.close()
         self._streams.end()
+        for end in self.ending:
+            end()
         while self._connections:
             for client in list(self._connections):
                 client.leave()
@@ -240,6 +244,8 @@ class PublicServer:
         )
         if not connection.arrival.head.is_http10:
             request.interim = connection.pass_interim
+        if request.method in ("GET", "HEAD"):  # a read ends with its client, as on the fast lane
+            connection.streams(asyncio.current_task())
         response = await self.chain.handle(request)
         request.interim = None
         response = self.adopt(request, response)

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 PAGE = (ROOT / "docs" / "jobs.md").read_text()
 NODE = shutil.which("node")
-(PYTHON,) = (block.text for block in blocks(PAGE, "python"))
+(PYTHON,) = (text for block in blocks(PAGE, "python") if "ticket" in (text := block.text))
 (JAVASCRIPT,) = (block.text for block in blocks(PAGE, "javascript"))
 DRIVER = """
     const seen = [];

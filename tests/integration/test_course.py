@@ -56,6 +56,7 @@ REQUESTS = {
     "own id": polling(FIRST, "X-Request-ID: the-clients-own"),
     "known already": polling(FIRST, "If-None-Match: *"),
     "head": polling(FIRST, method="HEAD"),
+    "waiting": polling(FIRST, "Prefer: wait=30", 'If-None-Match: "another"'),
     "part": polling(FIRST, "Range: bytes=1-4"),
     "no stale": polling(FIRST, "Cache-Control: max-age=5"),
     "unstored": polling(FIRST, target="/plain"),

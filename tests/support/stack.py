@@ -22,10 +22,12 @@ from gateway.policy.build import Parts, build
 from gateway.policy.cache import ResponseCache
 from gateway.policy.idempotency import IdempotencyParts
 from gateway.policy.key_source import KeySource
+from gateway.policy.long_poll import LongPoll
 from gateway.policy.openapi_source import OpenApiSource
 from gateway.policy.place import LocalPlaces
 from gateway.policy.shared_window import SharedWindows
 from gateway.policy.ticket import Tickets
+from gateway.policy.waiter import Waiters
 from gateway.settings.job import Admission as AdmissionSettings
 from gateway.settings.policy import PolicySet
 from gateway.settings.server import Listener, Server
@@ -121,7 +123,16 @@ async def stack(terminal: Handler, clock: FakeClock, *, fast: bool = True) -> As
         policies.cache,
         store=MemoryResponseStore(1024**2, metrics),
         state_of=lambda _: State.RUNNING,
+        is_watched=lambda _: False,
         route_of=lambda method, path: Match(OTHER),
+        metrics=metrics,
+        now=clock,
+    )
+    long_poll = LongPoll(
+        policies.cache,
+        cache=cache,
+        waiters=Waiters(metrics),
+        is_active=lambda _: True,
         metrics=metrics,
         now=clock,
     )
@@ -144,6 +155,7 @@ async def stack(terminal: Handler, clock: FakeClock, *, fast: bool = True) -> As
             lease_seconds=60.0,
         ),
         admission=admission,
+        long_poll=long_poll,
         cache=cache,
         find=ROUTES.match,
         openapi=OpenApiSource(_unpublished),

@@ -70,6 +70,7 @@ def test_the_route_and_every_policy_are_told_in_order(explained: Any) -> None:
         "validation",
         "idempotency",
         "admission",
+        "long_poll",
         "response_cache",
     ]
     assert decisions(found, "auth") == ["admitted as alice with key k1 by the scope jobs:read"]

@@ -32,6 +32,7 @@ from gateway.core.job import (
     percentage,
     retry_count,
 )
+from gateway.core.message import Response
 
 NOW = 1_000_000.0
 RULE = WatchRule()
@@ -528,3 +529,12 @@ class History(RuleBasedStateMachine):
 
 
 TestHistory = History.TestCase
+
+
+def test_a_change_carries_the_answer_it_was_seen_in() -> None:
+    answer = Response(200, body=b"{}")
+    first = begin(blank(), observed(answer=answer), NOW)
+    change = step(first.job, observed(NOW + 1, stage="next", answer=answer))
+
+    assert (first.answer, change.answer) == (answer, answer)
+    assert step(change.job, missing(NOW + 2)).answer is None

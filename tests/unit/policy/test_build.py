@@ -18,10 +18,12 @@ from gateway.policy.build import Parts, build
 from gateway.policy.cache import ResponseCache
 from gateway.policy.idempotency import IdempotencyParts
 from gateway.policy.key_source import KeySource
+from gateway.policy.long_poll import LongPoll
 from gateway.policy.openapi_source import OpenApiSource
 from gateway.policy.place import LocalPlaces
 from gateway.policy.shared_window import SharedWindows
 from gateway.policy.ticket import Tickets
+from gateway.policy.waiter import Waiters
 from gateway.settings.job import Admission as AdmissionSettings
 from gateway.settings.policy import CachePolicy, PolicySet
 from gateway.store.memory.response import MemoryResponseStore
@@ -83,7 +85,15 @@ def terminal() -> Terminal:
 @pytest.fixture
 def handler(metrics: Metrics, clock: FakeClock, terminal: Terminal, jobs: Jobs) -> Handler:
     windows = MemoryWindowStore()
-    store = MemoryResponseStore(1024**2, metrics)
+    cache = ResponseCache(
+        CachePolicy(),
+        store=MemoryResponseStore(1024**2, metrics),
+        state_of=lambda _: State.RUNNING,
+        is_watched=lambda _: False,
+        route_of=lambda method, path: Match(OTHER),
+        metrics=metrics,
+        now=clock,
+    )
     parts = Parts(
         windows=SharedWindows(windows, windows, metrics, clock),
         keys=KeySource(NoKeys(), metrics, clock),
@@ -101,14 +111,15 @@ def handler(metrics: Metrics, clock: FakeClock, terminal: Terminal, jobs: Jobs) 
         admission=Admission(
             AdmissionSettings(max_concurrent=1), LocalPlaces(Bounds(1), jobs), jobs, metrics, clock
         ),
-        cache=ResponseCache(
+        long_poll=LongPoll(
             CachePolicy(),
-            store=store,
-            state_of=lambda _: State.RUNNING,
-            route_of=lambda method, path: Match(OTHER),
+            cache=cache,
+            waiters=Waiters(metrics),
+            is_active=lambda _: False,
             metrics=metrics,
             now=clock,
         ),
+        cache=cache,
         find=lambda *_: STATUS,
         openapi=OpenApiSource(unpublished),
         metrics=metrics,

@@ -66,6 +66,7 @@ class Cached:
         self.clock = clock
         self.store: ResponseStore = MemoryResponseStore(1024**2, metrics)
         self.terminal = Terminal(Numbered())
+        self.watched: set[str] = set()
         self.make()
 
     def make(self, **policy: Any) -> None:
@@ -74,6 +75,7 @@ class Cached:
             settings,
             store=self.store,
             state_of=state_of,
+            is_watched=self.watched.__contains__,
             route_of=ROUTES.match,
             metrics=self.metrics,
             now=self.clock,
@@ -857,3 +859,174 @@ async def test_a_store_that_is_away_is_a_miss(cached: Cached, metrics: Metrics) 
     assert (how(response), purged) == ("gateway; fwd=uri-miss", 0)
     assert [line["operation"] for line in lines] == ["lookup", "store", "forget", "forget"]
     assert sample(metrics, "store_errors_total", store="responses") == 4
+
+
+# --- jobs that are watched ------------------------------------------------------------------------
+
+
+async def test_all_who_take_json_share_one_status(cached: Cached) -> None:
+    for accept in ("*/*", "application/json", "application/json, text/plain, */*"):
+        assert await cached.made({"Accept": accept}) == 1
+    assert await cached.made({"Accept": "text/csv, */*;q=0.1"}) == 2
+
+
+async def test_what_is_no_json_is_not_shared_with_those_who_take_nothing_else(
+    cached: Cached,
+) -> None:
+    fields = {"Content-Type": "text/csv", "Cache-Control": "max-age=60"}
+    cached.serve(lambda: answer(b"running", headers=fields))
+    await cached.ask({"Accept": "*/*"})
+
+    assert how(await cached.ask({"Accept": "application/json"})) == "gateway; fwd=uri-miss"
+    await cached.ask({"Accept": "text/csv"})
+    assert how(await cached.ask({"Accept": "text/csv"})) == "gateway; hit; ttl=60"
+
+
+@pytest.mark.parametrize(
+    ("status", "policy", "fresh_seconds"),
+    [
+        (RUNNING, {"watched": {"max_age": 20}}, 20),
+        (RUNNING, {"watched": {"max_age": 20}, "ttl_by_state": {"running": 60}}, 60),
+        (RUNNING, {"watched": {"max_age": 0}, "ttl_by_state": {"running": 3}}, 3),
+        (COMPLETED, {"watched": {"max_age": 20}, "ttl_by_state": {"completed": 5}}, 5),
+    ],
+)
+async def test_a_watched_jobs_status_is_fresh_until_its_next_change_is_heard_of(
+    cached: Cached,
+    clock: FakeClock,
+    status: dict[str, Any],
+    policy: dict[str, Any],
+    fresh_seconds: float,
+) -> None:
+    cached.watched.add("j1")
+    cached.make(**policy)
+    cached.serve(Numbered(status))
+    await cached.ask()
+
+    clock.at += fresh_seconds - 0.5
+    assert await cached.made() == 1
+    clock.at += 1
+    assert await cached.made() == 2
+
+
+async def test_a_watched_jobs_status_is_not_kept_where_the_policy_says_never(
+    cached: Cached,
+) -> None:
+    cached.watched.add("j1")
+    cached.make(ttl_by_state={"running": 0})
+
+    assert [await cached.made() for _ in range(2)] == [1, 2]
+
+
+async def test_the_upstream_may_allow_less_time_for_a_watched_job_too(
+    cached: Cached, clock: FakeClock
+) -> None:
+    cached.watched.add("j1")
+    cached.serve(Numbered(headers={"Cache-Control": "max-age=1"}))
+    await cached.ask()
+    clock.at += 1.5
+
+    assert await cached.made() == 2
+
+
+def own_question() -> Request:
+    return poll({"Accept": "application/json"}, owner=None)
+
+
+async def learn(cached: Cached, made: int, headers: Headers = ()) -> bool:
+    response = answer({**RUNNING, "made": made}, headers=headers)
+    return await cached.policy.learn(own_question(), response, cached.clock.at)
+
+
+async def test_what_the_gateway_asked_for_itself_answers_polls(cached: Cached) -> None:
+    cached.make(public=["job-status"])
+    assert await learn(cached, 9)
+
+    first = await cached.ask({"Accept": "*/*"})
+    again = await cached.ask({"If-None-Match": first.headers["ETag"]})
+
+    assert (document(first)["made"], first.headers["Age"]) == (9, "0")
+    assert (again.status, cached.terminal.requests) == (304, [])
+
+
+async def test_what_was_asked_for_earlier_neither_replaces_it_nor_is_served(
+    cached: Cached,
+) -> None:
+    cached.make(public=["job-status"])
+    upstream = cached.slow(Numbered())
+    task = cached.start()
+    await upstream.arrived()
+    await learn(cached, 9)
+    upstream.gate.set()
+
+    assert document(await task)["made"] == 9
+    assert await cached.made() == 9
+    assert len(upstream.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "policy", [{"enabled": False}, {"mode": "shadow"}, {"watched": {"max_age": 0}}]
+)
+async def test_nothing_is_learnt_where_polls_are_not_answered_with_it(
+    cached: Cached, policy: dict[str, Any]
+) -> None:
+    cached.make(public=["job-status"], **policy)
+
+    assert not await learn(cached, 9)
+
+
+async def test_what_the_upstream_forbids_to_keep_is_not_learnt(cached: Cached) -> None:
+    cached.make(public=["job-status"])
+
+    assert not await learn(cached, 9, {"Cache-Control": "no-store"})
+    assert await cached.made() == 1
+
+
+async def test_a_change_elsewhere_ends_what_is_older_and_nothing_else(
+    cached: Cached, clock: FakeClock
+) -> None:
+    cached.make(public=["job-status"])
+    await learn(cached, 8)
+    clock.at += 1
+    change = new_job("j1", at=clock.at)
+
+    await cached.policy.heard(own_question(), change)
+    assert await cached.made() == 1
+    await learn(cached, 9)
+    await cached.policy.heard(own_question(), change)
+    assert await cached.made() == 9
+
+
+@pytest.mark.parametrize(
+    ("given", "policy", "common"),
+    [
+        ({}, {}, True),
+        ({"query": "?x=1"}, {}, False),
+        ({"headers": {"Accept": "text/html"}}, {}, False),
+        ({}, {"public": []}, False),
+    ],
+)
+def test_a_status_is_common_where_nothing_tells_its_askers_apart(
+    cached: Cached, given: dict[str, Any], policy: dict[str, Any], *, common: bool
+) -> None:
+    cached.make(**{"public": ["job-status"], **policy})
+
+    assert cached.policy.is_common(poll(**given)) is common
+
+
+@pytest.mark.parametrize(
+    ("given", "policy", "kept"),
+    [
+        ({}, {}, True),
+        ({"headers": {"Cookie": "a=b"}}, {}, False),
+        ({"headers": {"Cache-Control": "no-store"}}, {}, False),
+        ({}, {"enabled": False}, False),
+        ({}, {"mode": "shadow"}, False),
+    ],
+)
+def test_it_says_what_it_keeps(
+    cached: Cached, given: dict[str, Any], policy: dict[str, Any], *, kept: bool
+) -> None:
+    cached.make(**policy)
+
+    assert cached.policy.keeps(poll(**given)) is kept

@@ -40,6 +40,7 @@ class Cached:
             CachePolicy.model_validate({"ttl": TTL_SECONDS} | policy),
             store=MemoryResponseStore(1024**2, self.metrics),
             state_of=lambda _: None,
+            is_watched=lambda _: False,
             route_of=RouteTable([ROUTE]).match,
             metrics=self.metrics,
             now=self.clock,

@@ -41,6 +41,7 @@ class Site:
             CachePolicy.model_validate(policy),
             store=self.store,
             state_of=lambda _: None,
+            is_watched=lambda _: False,
             route_of=ROUTES.match,
             metrics=self.metrics,
             now=self.clock,
