@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from gateway.core.contract import STATUS, Contract
 from gateway.core.event import envelope, serialize
@@ -15,6 +16,7 @@ from gateway.job.roster import Roster
 from gateway.store.job import JobStore, TimelineEntry
 from gateway.telemetry.log import get_logger
 
+_T = TypeVar("_T")
 Listener = Callable[[JobChange], Awaitable[None]]
 
 
@@ -74,10 +76,16 @@ class Record:
             for subscriber in self._subscribers:
                 messages.extend(await subscriber.messages(change, envelopes))
         await self._herald(change)
+        return await _whole(self._write(change, timeline, messages))
+
+    async def _write(
+        self, change: JobChange, timeline: Sequence[TimelineEntry], messages: Sequence[Message]
+    ) -> bool:
+        """Commit, and tell of it: nobody else would, of what is in the store already."""
         if not await self._store.record(change, timeline, messages):
             return False
         version = change.before.version + 1 if change.before else 1
-        self._roster.put(replace(job, version=version))
+        self._roster.put(replace(change.job, version=version))
         await self._announce(change)
         return True
 
@@ -103,3 +111,13 @@ class Record:
                 progress=job.percentage,
                 request_id=job.request_id,
             )
+
+
+async def _whole(work: Coroutine[Any, Any, _T]) -> _T:
+    """What comes of work that is not left half done: a cancellation waits for its end."""
+    task = asyncio.create_task(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        raise

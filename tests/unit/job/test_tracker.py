@@ -310,6 +310,29 @@ class TestObservation:
 
         assert read == [(State.COMPLETED, State.QUEUED)]
 
+    async def test_whoever_is_cancelled_in_the_middle_of_it_tells_of_it_all_the_same(
+        self, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await jobs.create()
+        record, committed, tell = jobs.store.record, asyncio.Event(), asyncio.Event()
+
+        async def held_up(*args: Any) -> bool:
+            done = await record(*args)
+            committed.set()
+            await tell.wait()
+            return done
+
+        monkeypatch.setattr(jobs.store, "record", held_up)
+        observing = asyncio.create_task(jobs.tracker.observe(seen(1, State.COMPLETED), "poll"))
+        await committed.wait()
+        observing.cancel()
+        tell.set()
+        with pytest.raises(asyncio.CancelledError):
+            await observing
+
+        assert jobs.recorder.types() == [STARTED, COMPLETED]
+        assert jobs.tracker.active("j1") is None
+
     async def test_late_one_of_an_ended_job_is_stale(self, jobs: Jobs) -> None:
         await jobs.tracker.created(seen(state=State.FAILED), CREATION)
         job = await jobs.tracker.observe(seen(9, stage="a"), "poll")
