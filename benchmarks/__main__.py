@@ -17,6 +17,7 @@ from benchmarks import (
     convex,
     fan_out,
     footprint,
+    polls,
     report,
     side_by_side,
     stream,
@@ -46,6 +47,13 @@ def _fan_out(folder: Path, *, quick: bool) -> dict[str, Any]:
     found = fan_out.run(folder, clients, 5.0 if quick else 20.0)
     fan_out.show(found, clients)
     return {"fan_out": found}
+
+
+def _polls(folder: Path, *, quick: bool) -> dict[str, Any]:
+    """Ten thousand clients that poll a hundred jobs, and wait for them."""
+    found = polls.run(folder, *((1_000, 10, 10.0) if quick else (10_000, 100, 30.0)))
+    polls.show(found)
+    return {"polls": found}
 
 
 def _footprint(folder: Path, *, quick: bool) -> dict[str, Any]:
@@ -92,6 +100,7 @@ SECTIONS: dict[str, Callable[..., dict[str, Any]]] = {
     "footprint": _footprint,
     "peers": _peers,
     "policies": _policies,
+    "polls": _polls,
     "streams": _streams,
     "webhooks": _webhooks,
 }

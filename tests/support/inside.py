@@ -34,7 +34,8 @@ class GatewayInside(GatewayProcess):
         if hasattr(self, "gateway"):
             return
         config = self._write_files()
-        settings = load(config, {"WEBHOOK_SECRET_KEY": SECRET_KEY})
+        environment = self._overrides.get("environment", {})
+        settings = load(config, {"WEBHOOK_SECRET_KEY": SECRET_KEY, **environment})
         policies = load_policies(self.folder / "policies")
         self.lines = []
         self.gateway = Gateway(settings, policies, self._write)
@@ -44,7 +45,8 @@ class GatewayInside(GatewayProcess):
         """Stop, draining."""
         if self._session is not None:
             await self._session.close()
-        await self.gateway.stop()
+        if hasattr(self, "gateway"):
+            await self.gateway.stop()
 
     def _write(self, fields: Mapping[str, Any], line: Mapping[str, Any]) -> None:
         self.lines.append({**line, **fields})
