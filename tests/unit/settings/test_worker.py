@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from gateway.settings.base import Model
 from gateway.settings.check import check
 from gateway.settings.model import Settings
 from gateway.settings.share import share
@@ -52,6 +54,39 @@ def test_workers_on_redis_pass(upstream: dict[str, Any]) -> None:
 def test_a_number_of_workers_that_is_none_is_refused(workers: int) -> None:
     with pytest.raises(ValueError, match="workers"):
         Settings(workers=workers)
+
+
+# Bounds of a request, a job or an owner, of what is in Redis, or of a process by its nature.
+NOT_DIVIDED = {
+    "server.max_body",
+    "server.max_header",
+    "jobs.admission.max_concurrent",
+    "jobs.admission.max_per_key",
+    "jobs.admission.max_per_owner",
+    "jobs.fan_out.max_backlog",
+    "webhooks.max_per_owner",
+    "webhooks.max_retries",
+    "webhooks.max_timeout",
+    "health.max_cpu",
+    "health.max_loop_lag",
+}
+
+
+def leaves(model: Model, path: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in model:
+        if isinstance(value, Model):
+            yield from leaves(value, f"{path}{name}.")
+        else:
+            yield f"{path}{name}", value
+
+
+def test_every_bound_is_divided_or_known_not_to_be() -> None:
+    settings = Settings.model_validate({"workers": 2, "redis": REDIS})
+    one = dict(leaves(share(settings)))
+    same = {name for name, value in leaves(settings) if one[name] == value}
+
+    assert {name for name in same if name.rpartition(".")[2].startswith("max_")} == NOT_DIVIDED
+    assert "webhooks.concurrency" not in same
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3, 7])
