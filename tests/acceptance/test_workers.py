@@ -14,6 +14,7 @@ import pytest
 
 from tests.acceptance.conftest import Launch
 from tests.acceptance.test_crash import check_deliveries, check_timeline
+from tests.acceptance.test_fan_out import check
 from tests.support import worker
 from tests.support.receiver import Receiver
 from tests.support.system import VIDEO, AnalysisApi
@@ -74,3 +75,15 @@ async def test_workers_share_the_places_for_jobs(launch: Launch, server: Valkey)
         )
 
         assert Counter(answer.status for answer in answers) == {200: 12, 503: 28}
+
+
+async def test_clients_of_every_worker_see_a_job_live(launch: Launch, server: Valkey) -> None:
+    async with AnalysisApi(speed=10) as api:
+        gateway = await launch(api.url, **worker.settings(server, **SETTINGS))
+        job_id = await gateway.create()
+
+        streams = await asyncio.gather(*(gateway.stream(job_id) for _ in range(24)))
+
+        for events in streams:
+            check(events)
+        assert (await api.stats())["max_open_streams"] <= worker.WORKERS
