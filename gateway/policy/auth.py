@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
@@ -276,7 +277,7 @@ class _Again(Step):
 class _AgainByKey(_Again):
     """The same bytes hold the same key; it may have ended since."""
 
-    __slots__ = ("_digest", "_key", "_source", "_used")
+    __slots__ = ("_digest", "_ends", "_key", "_key_id", "_source", "_used")
 
     def __init__(
         self, admitted: Tally, key: Key, source: Mapping[str, Key], used: dict[str, float]
@@ -284,15 +285,17 @@ class _AgainByKey(_Again):
         super().__init__(admitted)
         self._key = key
         self._digest = key.sha256
+        self._key_id = key.key_id
+        self._ends = math.inf if key.expires_at is None else key.expires_at
         self._source = source
         self._used = used
 
     def is_ready(self, at: float) -> bool:
-        key = self._key
-        return self._source.get(self._digest) is key and key.is_active(at)
+        # A key that is revoked, or changed in any way, is another object.
+        return at < self._ends and self._source.get(self._digest) is self._key
 
     def enter(self, at: float) -> None:
-        self._used[self._key.key_id] = at
+        self._used[self._key_id] = at
         self._admitted.inc()
 
 

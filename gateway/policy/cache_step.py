@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 from gateway.core.freshness import StoredResponse
@@ -74,6 +75,7 @@ class HitAgain(Step):
         "_age",
         "_count",
         "_entry",
+        "_fresh_until",
         "_held",
         "_since",
         "_status",
@@ -87,6 +89,7 @@ class HitAgain(Step):
         self._held = held
         self._variants = held.variants
         self._entry = entry
+        self._fresh_until = -math.inf if entry.terms.validate else entry.terms.fresh_until
         self._count = count
         self._since = self._until = 0.0
         self._age = self._status = ""
@@ -94,7 +97,7 @@ class HitAgain(Step):
 
     def is_ready(self, at: float) -> bool:
         """True while the same is stored, and fresh."""
-        return self._held.variants is self._variants and self._entry.terms.is_fresh(at)
+        return at < self._fresh_until and self._held.variants is self._variants
 
     def enter(self, at: float) -> None:
         """Count it, here and in the store."""

@@ -85,7 +85,8 @@ class RateLimit:
         windows = self._windows.at_hand
         if windows is None or self._legacy:  # the older fields are not worth a way of their own
             return None
-        return _Again(self, plan, request, windows)
+        again = _AgainOne if len(plan.rules) == len(plan.told) == 1 else _Again
+        return again(self, plan, request, windows)
 
     def explain(self, request: Request) -> list[str]:
         """What this stage would decide by, a line a limit; nothing is counted."""
@@ -251,6 +252,54 @@ class _Again(Step):
 
     def _told(self) -> str:
         return self._plan.state_field(self._states)
+
+
+class _AgainOne(_Again):
+    """Most requests meet one limit of a stage: the same, without a list."""
+
+    __slots__ = (
+        "_cost",
+        "_limit",
+        "_name",
+        "_remaining",
+        "_reset_seconds",
+        "_state_item",
+        "_window",
+    )
+
+    def __init__(
+        self, policy: RateLimit, plan: Plan, request: Request, windows: WindowsAtHand
+    ) -> None:
+        super().__init__(policy, plan, request, windows)
+        (hit,) = self._hits
+        (rule,) = plan.rules
+        self._cost, self._limit, self._name = hit.cost, hit.quota.limit, hit.quota.policy
+        self._state_item = rule.state_item
+        self._window: Window
+        self._remaining, self._reset_seconds = 0, 0.0
+
+    def is_ready(self, at: float) -> bool:
+        now = self._now = microseconds(at)
+        (window,) = self._windows.windows(self._hits)
+        self._window = window
+        window.advance(now)
+        return window.total + self._cost <= self._limit
+
+    def enter(self, at: float) -> None:
+        self._at = at
+        window = self._window
+        window.add(self._cost)
+        remaining = self._remaining = self._limit - window.total
+        self._reset_seconds = window.frees_in(1, self._now)
+        self._admitted[0]()
+        self._quota[self._name] = remaining
+
+    async def leave(self, answer: Answer) -> Answer:
+        self._states = (WindowState(True, self._remaining, self._reset_seconds, 0.0),)
+        return await super().leave(answer)
+
+    def _told(self) -> str:
+        return f"{self._state_item}{self._remaining};t={math.ceil(self._reset_seconds)}"
 
 
 def hits_of(plan: Plan, request: Request) -> list[Hit]:

@@ -49,11 +49,6 @@ class Course:
                 return False
         return True
 
-    def _begin(self, at: float) -> None:
-        self._request.received_at = at
-        for enter in self._enter:
-            enter(at)
-
 
 class HeldCourse(Course):
     """Of a request whose answer the gateway holds."""
@@ -83,7 +78,9 @@ class HeldCourse(Course):
 
         `close` says that the connection ends with it.
         """
-        self._begin(at)
+        self._request.received_at = at
+        for enter in self._enter:
+            enter(at)
         return self._head.filled(at, self._date, close=close) + self._body
 
     def done(self, at: float) -> None:
@@ -140,7 +137,9 @@ class ForwardCourse(Course):
 
     def start(self, at: float) -> None:
         """Ask the upstream; only when ready. The client is called when there is an answer."""
-        self._begin(at)
+        self._request.received_at = at
+        for enter in self._enter:
+            enter(at)
         self._forward.send(self, at)
 
     def leave(self) -> None:
