@@ -13,7 +13,7 @@ from gateway.core.message import BodyStream, Handler, Request, Response
 from gateway.policy.step import Answer, Step
 from gateway.settings.contract import EVENTS
 from gateway.telemetry.access import WriteAgain, WriteLine, repeated, through_structlog
-from gateway.telemetry.metric import Metrics, Series, method_label
+from gateway.telemetry.metric import DurationTally, Metrics, Series, method_label
 
 CLIENT_GONE = 499  # the status of a line whose client left before there was one, as nginx has it
 _EVENT_ROUTES = frozenset({STREAM, EVENTS})
@@ -98,25 +98,31 @@ class AccessLog:
             return None
         size = len(response.body)
         write = repeated(self._write_line, request.fields, _line(request, 0, size, 0.0))
-        return _Again(self, request, self._series(request, response.status), write)
+        return _Again(self, request, response.status, write)
+
+    def tally(self, request: Request, status: int) -> DurationTally:
+        """What observes for answers of this status to requests like this one."""
+        return self._metrics.duration_tally(self._series(request, status))
 
 
 class _Again(Step):
-    """A line and a measurement of an answer with the same status."""
+    """A line and a measurement of an answer that is whole."""
 
-    __slots__ = ("_log", "_observe", "_request", "_write")
+    __slots__ = ("_log", "_observe", "_request", "_status", "_write")
 
-    def __init__(
-        self, log: AccessLog, request: Request, series: Histogram, write: WriteAgain
-    ) -> None:
+    def __init__(self, log: AccessLog, request: Request, status: int, write: WriteAgain) -> None:
         self._log = log
         self._request = request
-        self._observe = series.observe
+        self._status = status
+        self._observe = log.tally(request, status).observe
         self._write = write
 
     def done(self, at: float, status: int, size: int) -> None:
         request = self._request
         seconds = max(0.0, at - request.received_at)
+        if status != self._status:
+            self._status = status
+            self._observe = self._log.tally(request, status).observe
         self._observe(seconds)
         self._write(request.request_id, status, size, round(seconds, 6), at)
 

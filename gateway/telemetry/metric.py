@@ -6,6 +6,7 @@ URL or free text of the upstream.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
@@ -101,18 +102,58 @@ class Tally:
             self._series.inc(pending)
 
 
+class DurationTally:
+    """As `Tally`, of a histogram's series: seconds, without an exemplar.
+
+    The library has no way to take in many observations at once, so that its buckets and sum are
+    reached below its public surface; tests/unit/telemetry/test_metric.py fails when they change.
+    """
+
+    __slots__ = ("_bounds", "_counts", "_series", "_sum")
+
+    def __init__(self, series: Histogram) -> None:
+        self._series = series
+        self._bounds = tuple(series._upper_bounds)  # noqa: SLF001 - see above
+        self._counts = [0] * len(self._bounds)
+        self._sum = 0.0
+
+    def observe(self, seconds: float) -> None:
+        """Count one."""
+        self._counts[bisect_left(self._bounds, seconds)] += 1
+        self._sum += seconds
+
+    def fold(self) -> None:
+        """Add what was counted to the series."""
+        counts, self._counts = self._counts, [0] * len(self._bounds)
+        seconds, self._sum = self._sum, 0.0
+        if any(counts):
+            self._series._sum.inc(seconds)  # noqa: SLF001 - see above
+            for bucket, count in zip(self._series._buckets, counts, strict=True):  # noqa: SLF001
+                bucket.inc(count)
+
+
 class _Tallies(Collector):
     """Comes first in a registry, has no series, and folds those of the tallies."""
 
     def __init__(self) -> None:
-        self._of: dict[Counter, Tally] = {}
+        self._counts: dict[Counter, Tally] = {}
+        self._durations: dict[Histogram, DurationTally] = {}
 
     def of(self, series: Counter) -> Tally:
-        return self._of.setdefault(series, Tally(series))
+        if series not in self._counts:
+            self._counts[series] = Tally(series)
+        return self._counts[series]
+
+    def of_durations(self, series: Histogram) -> DurationTally:
+        if series not in self._durations:
+            self._durations[series] = DurationTally(series)
+        return self._durations[series]
 
     def collect(self) -> Iterable[Metric]:
-        for tally in self._of.values():
-            tally.fold()
+        for count in self._counts.values():
+            count.fold()
+        for durations in self._durations.values():
+            durations.fold()
         return ()
 
 
@@ -138,6 +179,10 @@ class Metrics:
     def tally(self, counter: Counter, *labels: str) -> Tally:
         """What counts for a series on the hot path."""
         return self._tallies.of(counter.labels(*labels) if labels else counter)
+
+    def duration_tally(self, series: Histogram) -> DurationTally:
+        """What observes for a series on the hot path."""
+        return self._tallies.of_durations(series)
 
     def stage_label(self, stage: str) -> str:
         """The stage's name while there are few; `other` once `MAX_STAGES` different ones came."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from gateway.core.error import UpstreamError
 from gateway.core.message import Request, Response
 from gateway.policy.step import Step
+from gateway.telemetry.metric import DurationTally
 from gateway.upstream.client import Connection, Exchange, Expected, Sink, UpstreamClient
 
 if TYPE_CHECKING:
@@ -22,8 +23,10 @@ class Forward(Step):
         "_before",
         "_client",
         "_connection",
+        "_durations",
         "_expected",
         "_head",
+        "_is_seen",
         "_proxy",
         "_request",
         "_since",
@@ -37,8 +40,16 @@ class Forward(Step):
         request: Request,
         head: tuple[bytes, bytes],
         expected: Expected,
+        durations: DurationTally,
+        *,
+        is_seen: bool,
     ) -> None:
-        """`head` is what stands before and after the request's id."""
+        """`head` is what stands before and after the request's id.
+
+        `durations` are those of answers 2xx; `is_seen` says that the job shows in them.
+        """
+        self._durations = durations
+        self._is_seen = is_seen
         self._proxy = proxy
         self._client = client
         self._request = request
@@ -61,9 +72,12 @@ class Forward(Step):
         self._client.relay(self._connection, self._head, self._expected, sink)
 
     def relayed(self, status: int, body: bytes, at: float) -> None:
-        """The answer came whole, and will be sent as one that came before."""
+        """The answer, a 2xx, came whole, and will be sent as one that came before."""
         self._client.relayed()
-        self._proxy.relayed(self._request, status, body, self._since, at)
+        seconds = at - self._since
+        self._durations.observe(max(0.0, seconds))
+        if self._is_seen:
+            self._proxy.seen(self._request, status, body, self._since)
 
     def begun(self, exchange: Exchange) -> Coroutine[Any, Any, Response]:
         """The answer, where it is another. Raises `UpstreamError`."""

@@ -66,6 +66,7 @@ class Proxy:
         self._observer = observer
         self._callbacks = callbacks
         self._fan_out = fan_out
+        self._metrics = metrics
         self._durations = Series(metrics.upstream_request_duration_seconds)
         self._max_body = max_body
         self._now = now
@@ -172,16 +173,16 @@ class Proxy:
         if len(parts) != 2:
             return None
         expected = self._client.expected(partial(_pass_interim, request))
-        return Forward(self, self._client, request, (parts[0], parts[1]), expected)
+        succeeded = self._metrics.duration_tally(self._durations[name, "2xx"])
+        is_seen = name in _JOB_ROUTES
+        head = (parts[0], parts[1])
+        return Forward(self, self._client, request, head, expected, succeeded, is_seen=is_seen)
 
     # --- a repeated request, as its step has it ----------------------------------------------
 
-    def relayed(self, request: Request, status: int, body: bytes, since: float, at: float) -> None:
-        """The whole answer is in, one that came before."""
-        name = request.match.name
-        self._durations[name, f"{status // 100}xx"].observe(max(0.0, at - since))
-        if name in _JOB_ROUTES:
-            self._observe(request, Response(status, body=body), since)
+    def seen(self, request: Request, status: int, body: bytes, since: float) -> None:
+        """Observe an answer of a job's route that came whole."""
+        self._observe(request, Response(status, body=body), since)
 
     async def concluded(
         self, request: Request, attempt: Awaitable[Exchange], since: float

@@ -331,6 +331,25 @@ async def test_a_draining_gateway_ends_the_connection_with_the_answer(
         assert await wire.ended()
 
 
+async def test_each_answer_is_measured_by_its_own_status(
+    gateway: GatewayInside, upstream: Upstream
+) -> None:
+    def counts() -> list[float]:
+        sample = gateway.gateway.metrics.registry.get_sample_value
+        name = "gateway_http_request_duration_seconds_count"
+        labels = {"route": "other", "method": "GET"}
+        return [sample(name, {**labels, "status": each}) or 0.0 for each in ("200", "404")]
+
+    before = counts()
+    async with connected(port_of(gateway)) as wire:
+        upstream.behaviour = BEHAVIOURS["not found"]
+        await polled(wire, 3)
+        upstream.behaviour = BEHAVIOURS["same"]
+        await polled(wire, 4)
+
+    assert [now - then for now, then in zip(counts(), before, strict=True)] == [4, 3]
+
+
 async def test_requests_counted_are_those_that_came(
     gateway: GatewayInside, upstream: Upstream, started: list[float]
 ) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from prometheus_client.openmetrics.parser import (
     text_string_to_metric_families as parse_openmetrics,
 )
@@ -131,3 +133,51 @@ def test_stages_beyond_the_bound_are_other() -> None:
     assert names[MAX_STAGES:] == ["other"] * 5
     assert metrics.stage_label("stage 0") == "stage 0"
     assert len(set(names)) == MAX_STAGES + 1
+
+
+@given(st.lists(st.floats(0, 120)), st.lists(st.floats(0, 120)))
+def test_durations_of_the_hot_path_are_those_observed(
+    first: list[float], more: list[float]
+) -> None:
+    plain, tallied = Metrics(), Metrics()
+    labels = ("other", "GET", "200")
+    series = tallied.http_request_duration_seconds.labels(*labels)
+    expected = plain.http_request_duration_seconds.labels(*labels)
+    for seconds in (*first, *more):
+        expected.observe(seconds)
+    for seconds in first:
+        tallied.duration_tally(series).observe(seconds)
+    tallied.render()  # what was read counts once
+    for seconds in more:
+        tallied.duration_tally(series).observe(seconds)
+
+    assert _buckets(tallied) == _buckets(plain)
+    assert _value(tallied, "sum") == pytest.approx(_value(plain, "sum"))
+
+
+def test_counts_of_the_hot_path_are_read_once() -> None:
+    metrics = Metrics()
+    tally = metrics.tally(metrics.cache_requests_total, "hit")
+    for _ in range(3):
+        tally.inc()
+    metrics.render()
+    metrics.tally(metrics.cache_requests_total, "hit").inc()
+    metrics.cache_requests_total.labels("hit").inc()
+
+    value = metrics.registry.get_sample_value("gateway_cache_requests_total", {"result": "hit"})
+    assert value == 5
+
+
+def _buckets(metrics: Metrics) -> list[float]:
+    return [
+        sample.value
+        for metric in metrics.registry.collect()
+        for sample in metric.samples
+        if sample.name == "gateway_http_request_duration_seconds_bucket"
+    ]
+
+
+def _value(metrics: Metrics, which: str) -> float | None:
+    labels = {"route": "other", "method": "GET", "status": "200"}
+    name = f"gateway_http_request_duration_seconds_{which}"
+    return metrics.registry.get_sample_value(name, labels) or 0.0
