@@ -21,8 +21,9 @@ import uvloop
 from gateway.core.address import AddressRule
 from gateway.core.event import envelope, serialize
 from gateway.core.identifier import derived
-from gateway.core.job import Job, JobChange, Observation, State, WatchRule, advance, begin
+from gateway.core.job import Job, JobChange, Observation, State
 from gateway.core.outbox import Message
+from gateway.core.transition import WatchRule, advance, begin
 from gateway.core.webhook import Webhook
 from gateway.delivery.dispatcher import Dispatcher
 from gateway.delivery.subscription import WebhookSubscription

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 
 from gateway.core.error import StoreUnavailable
 from gateway.core.identifier import ulid
-from gateway.core.job import Job, JobChange, Observation, State, begin, retry_count
+from gateway.core.job import Job, JobChange, Observation, State
+from gateway.core.transition import begin, retry_count
 from gateway.job.record import Record
 from gateway.job.roster import Roster
 from gateway.store.job import JobStore

@@ -1,4 +1,4 @@
-"""What is observed of jobs becomes recorded changes: `core.job` decides, under the job's lock."""
+"""What is observed of jobs becomes recorded changes: `core.transition` decides, under a lock."""
 
 from __future__ import annotations
 
@@ -7,16 +7,8 @@ from dataclasses import replace
 
 from gateway.core.contract import DETAILS, Contract
 from gateway.core.error import StoreUnavailable
-from gateway.core.job import (
-    Job,
-    JobChange,
-    Observation,
-    State,
-    WatchRule,
-    abandon,
-    advance,
-    expire,
-)
+from gateway.core.job import Job, JobChange, Observation, State
+from gateway.core.transition import WatchRule, abandon, advance, expire
 from gateway.job.birth import Births
 from gateway.job.record import Record
 from gateway.job.roster import Roster

@@ -1,8 +1,8 @@
 """The one place where observations become recorded changes of jobs.
 
 Whatever is seen of a job — its creation, a client's poll, the watcher's stream — comes here, is
-applied under the job's lock by `core.job` (`intake`), and is committed with its events and messages
-at once (`record`).
+applied under the job's lock by `core.transition` (`intake`), and is committed with its events and
+messages at once (`record`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager
 
 from gateway.core.contract import Contract
-from gateway.core.job import Job, Observation, WatchRule
+from gateway.core.job import Job, Observation
+from gateway.core.transition import WatchRule
 from gateway.job.birth import Births, Creation, Prepare
 from gateway.job.intake import Details, Intake
 from gateway.job.meter import Meter

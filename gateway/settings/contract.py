@@ -12,8 +12,9 @@ from gateway.core.contract import (
     Contract,
     ContractRoute,
 )
-from gateway.core.job import State, WatchRule
+from gateway.core.job import State
 from gateway.core.route import Route, RouteTable
+from gateway.core.transition import WatchRule
 from gateway.settings.job import JobContract, Watch
 from gateway.settings.model import Settings
 

@@ -18,7 +18,8 @@ from pathlib import Path
 from gateway import cli
 from gateway.core import error
 from gateway.core.error import GatewayError
-from gateway.core.job import TRANSITIONS, EventType, State
+from gateway.core.job import EventType, State
+from gateway.core.transition import TRANSITIONS
 from gateway.telemetry.metric import Metrics
 from gateway.telemetry.worker_metric import WorkerMetrics
 from tests.docs.command import commands
@@ -35,7 +36,7 @@ ALERTS = ROOT / "config" / "prometheus" / "alerts.yaml"
 RULE = ROOT / "config" / "kubernetes" / "components" / "monitoring" / "prometheus-rule.yaml"
 COLUMNS = ("setting", "takes", "default", "meaning")
 UNFED: frozenset[str] = frozenset()  # exposed, but nothing sets them yet
-BEGIN, END = "<!-- generated from core/job.py -->\n", "<!-- end -->\n"
+BEGIN, END = "<!-- generated from core/transition.py -->\n", "<!-- end -->\n"
 
 _SETTINGS_HEAD = """\
 # Settings

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.core.job import TRANSITIONS
+from gateway.core.transition import TRANSITIONS
 from gateway.settings import yaml
 from gateway.telemetry.metric import Metrics
 from tests.docs import generate

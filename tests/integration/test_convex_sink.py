@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from gateway.core.job import Job, Observation, State, begin
+from gateway.core.job import Job, Observation, State
 from gateway.core.outbox import DeliveryStatus
+from gateway.core.transition import begin
 from gateway.core.webhook import WebhookStatus
 from gateway.delivery.convex import ConvexFunctionError, HistoryQuery
 from gateway.delivery.convex_error import COMPARE, LOOK_UP, SHORTEN

@@ -17,9 +17,10 @@ import pytest
 
 from gateway.core.address import AddressRule
 from gateway.core.event import envelope
-from gateway.core.job import Job, JobChange, Observation, State, WatchRule, advance, begin
+from gateway.core.job import Job, JobChange, Observation, State
 from gateway.core.outbox import Delivery, DeliveryStatus, Message
 from gateway.core.retry import Outcome
+from gateway.core.transition import WatchRule, advance, begin
 from gateway.core.webhook import WebhookStatus
 from gateway.delivery.dispatcher import Dispatcher
 from gateway.delivery.subscription import WebhookSubscription

@@ -14,8 +14,9 @@ from typing import Any
 from pydantic import SecretStr
 
 from gateway.core.event import envelope
-from gateway.core.job import Job, JobChange, Observation, State, WatchRule, advance, begin
+from gateway.core.job import Job, JobChange, Observation, State
 from gateway.core.outbox import Delivery
+from gateway.core.transition import WatchRule, advance, begin
 from gateway.delivery.convex import ConvexClient
 from gateway.delivery.convex_sink import ConvexSink
 from gateway.delivery.dispatcher import Dispatcher

@@ -8,8 +8,9 @@ from typing import Any
 
 from gateway.core.event import envelope, event_id, serialize
 from gateway.core.identifier import derived
-from gateway.core.job import Job, JobChange, Observation, State, WatchRule, advance, begin
+from gateway.core.job import Job, JobChange, Observation, State
 from gateway.core.outbox import Attempt, Claim, Message
+from gateway.core.transition import WatchRule, advance, begin
 from gateway.core.webhook import Webhook
 from gateway.store.audit import AuditLog
 from gateway.store.job import JobStore, TimelineEntry

@@ -8,7 +8,8 @@ import orjson
 import pytest
 
 from gateway.core.event import envelope, event_id, rfc3339, serialize
-from gateway.core.job import Job, JobChange, Observation, State, WatchRule, advance, begin
+from gateway.core.job import Job, JobChange, Observation, State
+from gateway.core.transition import WatchRule, advance, begin
 
 NOW = 1_767_225_600.0  # 2026-01-01T00:00:00Z
 URL = "/api/v1/analysis/j1/status"

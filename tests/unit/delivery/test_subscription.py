@@ -11,8 +11,9 @@ import pytest
 
 from gateway.core.error import StoreUnavailable
 from gateway.core.event import envelope, serialize
-from gateway.core.job import EventType, Job, JobChange, JobEvent, Observation, State, begin
+from gateway.core.job import EventType, Job, JobChange, JobEvent, Observation, State
 from gateway.core.outbox import Message
+from gateway.core.transition import begin
 from gateway.core.webhook import Webhook, WebhookStatus
 from gateway.delivery import subscription
 from gateway.delivery.subscription import (

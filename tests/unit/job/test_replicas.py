@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.core.job import Job, JobChange, Observation, State, abandon
+from gateway.core.job import Job, JobChange, Observation, State
+from gateway.core.transition import abandon
 from gateway.job.birth import Creation
 from gateway.job.orphan import Orphans
 from gateway.job.tracker import Tracker

@@ -13,8 +13,9 @@ import pytest
 from gateway.core.contract import Unreadable
 from gateway.core.error import StoreUnavailable
 from gateway.core.identifier import derived
-from gateway.core.job import EventType, Job, JobChange, Observation, State, WatchRule, advance
+from gateway.core.job import EventType, Job, JobChange, Observation, State
 from gateway.core.outbox import Message
+from gateway.core.transition import WatchRule, advance
 from gateway.job import birth as birth_module
 from gateway.job.birth import UNKNOWN_OWNER, Creation
 from tests.support.job import NOW, Clock, Jobs, ScriptedUpstream, assembled, serving

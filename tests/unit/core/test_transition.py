@@ -17,22 +17,17 @@ from hypothesis.stateful import (
 )
 
 from gateway.core.job import (
-    TRANSITIONS,
     EventType,
     Job,
     JobChange,
     JobEvent,
     Observation,
     State,
-    WatchRule,
-    advance,
-    begin,
-    expire,
     finite,
     percentage,
-    retry_count,
 )
 from gateway.core.message import Response
+from gateway.core.transition import TRANSITIONS, WatchRule, advance, begin, expire, retry_count
 
 NOW = 1_000_000.0
 RULE = WatchRule()
