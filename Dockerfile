@@ -9,10 +9,12 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=igno
 WORKDIR /src
 # The gateway's own environment has no pip: nothing is installed into it later.
 RUN python3 -m venv /opt/build && python3 -m venv --without-pip /opt/gateway
-COPY requirements-build.lock requirements.lock ./
+# With traces by OpenTelemetry (docs/tracing.md): --build-arg LOCK=requirements-otel.lock
+ARG LOCK=requirements.lock
+COPY requirements-build.lock ${LOCK} ./
 RUN /opt/build/bin/pip install --require-hashes -r requirements-build.lock \
  && /opt/build/bin/pip --python /opt/gateway/bin/python install --no-compile \
-      --require-hashes -r requirements.lock
+      --require-hashes -r "${LOCK}"
 COPY pyproject.toml README.md LICENSE ./
 COPY gateway gateway
 RUN /opt/build/bin/hatchling build -t wheel \

@@ -95,6 +95,8 @@ soak: $(DEV_STAMP) ## half an hour of everything at once: nothing lost, nothing 
 lock: $(DEV_STAMP) ## pin the newest allowed dependencies again
 	$(COMPILE) --no-strip-extras --output-file=requirements.lock pyproject.toml
 	$(WITHOUT_EXTRAS) requirements.lock > $(CONSTRAINTS)
+	$(COMPILE) --no-strip-extras --extra=otel --constraint=$(CONSTRAINTS) \
+	  --output-file=requirements-otel.lock pyproject.toml
 	$(COMPILE) --no-strip-extras --extra=dev --extra=otel --constraint=$(CONSTRAINTS) \
 	  --output-file=requirements-dev.lock pyproject.toml
 	$(COMPILE) --no-strip-extras --extra=bench --constraint=$(CONSTRAINTS) \

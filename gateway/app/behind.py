@@ -31,6 +31,7 @@ from gateway.settings.job import JobContract
 from gateway.settings.model import Settings
 from gateway.telemetry.log import get_logger
 from gateway.telemetry.metric import Metrics
+from gateway.telemetry.trace import Tracer
 from gateway.upstream.client import UpstreamClient
 from gateway.web.webhooks import Publish, publish_nowhere
 
@@ -50,7 +51,9 @@ class Behind:
         client: UpstreamClient,
         metrics: Metrics,
         now: Callable[[], float],
+        tracer: Tracer | None,
     ) -> None:
+        self._tracer = tracer
         self._stores = stores
         self._metrics = metrics
         self._now = now
@@ -123,6 +126,7 @@ class Behind:
             jitter=random.random,
             metrics=self._metrics,
             lease_margin_seconds=settings.webhooks.lease_margin,
+            tracer=self._tracer,
         )
 
     def _followers(self, settings: Settings, contract: Contract) -> None:

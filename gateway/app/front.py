@@ -47,6 +47,7 @@ from gateway.settings.policy import PolicySet
 from gateway.store.job import JobQuery, JobStore
 from gateway.telemetry.access import WriteLine
 from gateway.telemetry.metric import Metrics
+from gateway.telemetry.trace import Tracer
 from gateway.upstream.client import UpstreamClient
 from gateway.web.adapt import Adapter
 from gateway.web.jobs import JobApi
@@ -79,6 +80,7 @@ class Front:
         exposition: Handler,
         write_line: WriteLine,
         now: Callable[[], float],
+        tracer: Tracer | None,
     ) -> None:
         self._contract = contract
         self._metrics = metrics
@@ -86,6 +88,7 @@ class Front:
         self._routes = route_table(settings, contract)
         self._proxy = Proxy(
             client=client,
+            upstream_url=settings.upstream.url,
             contract=contract,
             tracker=behind.tracker,
             observer=behind.observer,
@@ -163,6 +166,7 @@ class Front:
             now=now,
             request_id_prefix=f"{secrets.token_hex(6)}-",
             write_line=write_line,
+            tracer=tracer,
         )
         self._stores = stores
         self._terminal = self._handlers(settings, stores, behind, health, exposition)

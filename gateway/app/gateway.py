@@ -18,6 +18,7 @@ from gateway.app.keys import key_api
 from gateway.app.live import LivePolicies, PolicyFiles, PolicyState
 from gateway.app.seat import Seat, as_client
 from gateway.app.store import Stores
+from gateway.app.tracing import traces
 from gateway.app.upkeep import Tasks, flush_keys, gauge_outbox, prune, prune_idempotency, prune_jobs
 from gateway.app.webhooks import webhook_admin
 from gateway.core.message import Request, Response
@@ -63,6 +64,8 @@ class Gateway:
         self.stores = Stores(settings, policies, self.metrics)
         self._now = self.stores.now
         self.client = UpstreamClient(settings.upstream, self.metrics)
+        self.traces = traces(settings.tracing, self.metrics, self._now, self._tracing_changed)
+        tracer = None if self.traces is None else self.traces.tracer
         self.behind = Behind(
             settings,
             stores=self.stores,
@@ -70,6 +73,7 @@ class Gateway:
             client=self.client,
             metrics=self.metrics,
             now=self._now,
+            tracer=tracer,
         )
         self.front = Front(
             settings,
@@ -83,6 +87,7 @@ class Gateway:
             exposition=self._public_exposition,
             write_line=write_line,
             now=self._now,
+            tracer=tracer,
         )
         self.live: LivePolicies | None = None
         if files is not None:
@@ -131,6 +136,9 @@ class Gateway:
         push(self.stores.close)
         await self.stores.open()
         await self.front.keys.refresh_quietly()
+        if self.traces is not None:
+            push(self._stop_traces)
+            self.traces.exporter.start()
         push(self.client.close)
         await self.client.open()
         push(self._stop_behind)
@@ -150,6 +158,7 @@ class Gateway:
                 lambda: self._policy_state.generation, lambda: self._policy_state.problems
             ),
             openapi=self.front.openapi,
+            tracing=self.traces.exporter if self.traces is not None else None,
             session=session,
             log_lines=self._log_lines,
             metrics=self.metrics,
@@ -195,6 +204,12 @@ class Gateway:
         """Within what finishing requests has left of the deadline, and a second at the least."""
         left = self._stop_by - asyncio.get_running_loop().time()
         await self.front.idempotency.close(max(1.0, left))
+
+    async def _stop_traces(self) -> None:
+        """Likewise: what the last requests and deliveries left."""
+        assert self.traces is not None
+        left = self._stop_by - asyncio.get_running_loop().time()
+        await self.traces.exporter.stop(max(1.0, left))
 
     async def _stop_behind(self) -> None:
         await self.behind.stop(self._stop_by)
@@ -250,6 +265,10 @@ class Gateway:
     def _policies_read(self) -> None:
         """Health tells of it at once, not at the next round."""
         self._tasks.spawn(self.health.look("policies"))
+
+    def _tracing_changed(self) -> None:
+        """Likewise."""
+        self._tasks.spawn(self.health.look("tracing"))
 
     def _drain(self) -> None:
         """Readiness turns first; clients are sent elsewhere after that."""

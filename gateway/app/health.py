@@ -12,11 +12,13 @@ from gateway.delivery.dead_letter import DeadLetters
 from gateway.policy.openapi_source import OpenApiSource
 from gateway.settings.health import ComponentName
 from gateway.settings.model import Settings
+from gateway.telemetry.export import Exporter
 from gateway.telemetry.metric import Metrics
 from gateway.upstream.client import UpstreamClient
 from gateway.web import health_check
 from gateway.web.convex_health import check_convex
 from gateway.web.health import Check, Component, Health
+from gateway.web.tracing_health import check_tracing
 
 
 def build_health(  # noqa: PLR0913 - collaborators, each by its name
@@ -28,6 +30,7 @@ def build_health(  # noqa: PLR0913 - collaborators, each by its name
     lag: health_check.LoopLag,
     policies: Check,
     openapi: OpenApiSource,
+    tracing: Exporter | None,
     session: ClientSession,
     log_lines: health_check.LogLines,
     metrics: Metrics,
@@ -61,6 +64,7 @@ def build_health(  # noqa: PLR0913 - collaborators, each by its name
         "policies": policies,
         "openapi": health_check.openapi(lambda: openapi.state),
         "log": log_lines.check,
+        "tracing": health_check.absent() if tracing is None else check_tracing(tracing),
     }
     # Without the store of jobs and messages nothing can be promised, whatever the settings say.
     critical = {*limits.critical, "sqlite" if stores.replica is None else "redis"}

@@ -117,6 +117,7 @@ class Job:
     request_id: str | None = None
     key: str | None = None
     traceparent: str | None = None
+    tracestate: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from multidict import CIMultiDict
 from gateway.core.credential import Key, Principal
 from gateway.core.error import GatewayError
 from gateway.core.route import Match
+from gateway.core.trace import Span
 
 
 class Body(Protocol):
@@ -100,7 +101,8 @@ class Request:
     `principal`, `key` and `scope` are set by the auth policy; `scope` is the one that admitted it.
     `fields` go into the access line. `refusal` is what is wrong with the target: it is answered
     before any policy decides. `is_upgrade` asks for a WebSocket. `interim` passes on what the
-    upstream says before its answer; None when nobody waits for it.
+    upstream says before its answer; None when nobody waits for it. `span` is its own in its trace;
+    None where requests are not traced.
     """
 
     method: str
@@ -122,11 +124,18 @@ class Request:
     is_upgrade: bool = False
     fields: dict[str, Any] = field(default_factory=dict)
     interim: Interim | None = None
+    span: Span | None = None
 
     @property
     def owner(self) -> str:
         """Who owns what this request creates; `anonymous` without a key."""
         return self.principal.owner if self.principal else "anonymous"
+
+    @property
+    def ids(self) -> dict[str, str]:
+        """What ties a log line to this request: its id, and its span's where it has one."""
+        ids = {"request_id": self.request_id}
+        return ids if self.span is None else ids | self.span.ids
 
     @property
     def lineage(self) -> str | None:

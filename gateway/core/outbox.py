@@ -62,6 +62,7 @@ class Message:
     status: DeliveryStatus = DeliveryStatus.PENDING
     request_id: str | None = None
     traceparent: str | None = None
+    tracestate: str | None = None
 
     def again(self, message_id: str, now: float) -> Message:
         """The same said once more, due now: a message of its own, which nothing supersedes."""

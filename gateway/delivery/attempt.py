@@ -18,10 +18,13 @@ from gateway.core.retry import (
     Verdict,
     decide,
 )
+from gateway.core.trace import Span, trace_ids
 from gateway.delivery.base import Sink
 from gateway.store.outbox import Outbox
+from gateway.telemetry.attribute import of_delivery
 from gateway.telemetry.log import get_logger
 from gateway.telemetry.metric import Metrics
+from gateway.telemetry.trace import Tracer
 
 SEND_MARGIN_SECONDS = 5.0  # beyond a sink's own deadline, well within the lease
 FALLBACK_DELAY_SECONDS = 30.0
@@ -30,7 +33,10 @@ SETTLE_MAX_SECONDS = 2.0
 
 
 class Courier:
-    """Makes attempts for one sink; `now` gives epoch seconds, `jitter` a number in [0, 1)."""
+    """Makes attempts for one sink; `now` gives epoch seconds, `jitter` a number in [0, 1).
+
+    Where there is a `tracer`, each attempt is a span of the trace that its message belongs to.
+    """
 
     def __init__(
         self,
@@ -40,7 +46,9 @@ class Courier:
         now: Callable[[], float],
         jitter: Callable[[], float],
         metrics: Metrics,
+        tracer: Tracer | None = None,
     ) -> None:
+        self._tracer = tracer
         self._outbox = outbox
         self._sink = sink
         self._now = now
@@ -72,6 +80,9 @@ class Courier:
         try:
             schedule = await self._schedule(message)
             started_at = self._now()
+            span = None if self._tracer is None else _begun(self._tracer, message, started_at)
+            if span is not None:  # what the receiver does is this attempt's doing
+                message = replace(message, traceparent=span.context.traceparent)
             outcome = await self._send(message)
         except StoreUnavailable as error:
             # Nothing was sent: the message is due again when the lease ends.
@@ -81,7 +92,9 @@ class Courier:
         now = self._now()
         verdict = decide(schedule, message.attempt, outcome, now, self._jitter())
         settled = await self._settle(claim, verdict, _attempt(message, started_at, outcome))
-        self._measure(message, outcome, verdict, settled=settled)
+        if span is not None and outcome.final_status is DeliveryStatus.EXHAUSTED:  # it was sent
+            span.end(now, of_delivery(message, outcome), is_error=not outcome.ok)
+        self._measure(message, outcome, verdict, span, settled=settled)
         self._report(message, outcome, verdict, now, settled=settled)
         if settled:
             await self._tell(replace(message, status=_status(verdict)), outcome)
@@ -144,13 +157,20 @@ class Courier:
             self._log.exception("outcome_not_noted", delivery_id=message.id)
 
     def _measure(
-        self, message: Message, outcome: Outcome, verdict: Verdict, *, settled: bool
+        self,
+        message: Message,
+        outcome: Outcome,
+        verdict: Verdict,
+        span: Span | None,
+        *,
+        settled: bool,
     ) -> None:
         sink = self._sink.name
         self._metrics.delivery_attempts_total.labels(sink, _result(outcome)).inc()
         if settled and isinstance(verdict, Delivered):
             latency = max(0.0, self._now() - message.created_at)
-            self._metrics.delivery_latency_seconds.labels(sink).observe(latency)
+            exemplar = None if span is None else span.exemplar
+            self._metrics.delivery_latency_seconds.labels(sink).observe(latency, exemplar)
 
     def _report(
         self, message: Message, outcome: Outcome, verdict: Verdict, now: float, *, settled: bool
@@ -173,8 +193,14 @@ class Courier:
             retry_in_seconds=round(verdict.at - now, 3) if isinstance(verdict, RetryAt) else None,
             settled=settled,
             request_id=message.request_id,
-            traceparent=message.traceparent,
+            **trace_ids(message.traceparent),
         )
+
+
+def _begun(tracer: Tracer, message: Message, at: float) -> Span:
+    return tracer.resume(
+        message.traceparent, message.tracestate, f"{message.sink} {message.kind}", at
+    )
 
 
 def _attempt(message: Message, started_at: float, outcome: Outcome) -> Attempt:

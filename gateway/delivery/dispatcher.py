@@ -19,6 +19,7 @@ from gateway.delivery.share import Shares
 from gateway.store.outbox import Outbox
 from gateway.telemetry.log import get_logger
 from gateway.telemetry.metric import Metrics
+from gateway.telemetry.trace import Tracer
 
 LEASE_MARGIN_SECONDS = 15.0
 IDLE_SECONDS = 5.0  # how long another replica's new message may wait unseen
@@ -43,6 +44,7 @@ class Dispatcher:
         jitter: Callable[[], float],
         metrics: Metrics,
         lease_margin_seconds: float = LEASE_MARGIN_SECONDS,
+        tracer: Tracer | None = None,
     ) -> None:
         self._lanes = [
             Lane(
@@ -52,6 +54,7 @@ class Dispatcher:
                 jitter=jitter,
                 metrics=metrics,
                 lease_margin_seconds=lease_margin_seconds,
+                tracer=tracer,
             )
             for sink in sinks
         ]
@@ -91,6 +94,7 @@ class Lane:
         jitter: Callable[[], float],
         metrics: Metrics,
         lease_margin_seconds: float,
+        tracer: Tracer | None = None,
     ) -> None:
         self._outbox = outbox
         self._lease_margin_seconds = lease_margin_seconds
@@ -99,7 +103,9 @@ class Lane:
         self._jitter = jitter
         self._metrics = metrics
         self._log = get_logger("delivery")
-        self._courier = Courier(outbox, sink, now=now, jitter=jitter, metrics=metrics)
+        self._courier = Courier(
+            outbox, sink, now=now, jitter=jitter, metrics=metrics, tracer=tracer
+        )
         self._loop: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[bool]] = set()
         self._shares = Shares(sink.concurrency, sink.per_destination)

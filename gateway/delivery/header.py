@@ -37,6 +37,10 @@ def delivery_headers(
 
 
 def trace_headers(message: Message) -> dict[str, str]:
-    """`X-Request-ID` and W3C `traceparent` of the request that began the job, where known."""
-    known = {"X-Request-ID": message.request_id, "traceparent": message.traceparent}
+    """`X-Request-ID` and W3C trace context of the request that began the job, where known."""
+    known = {
+        "X-Request-ID": message.request_id,
+        "traceparent": message.traceparent,
+        "tracestate": message.tracestate,
+    }
     return {name: value for name, value in known.items() if value is not None}

@@ -154,6 +154,7 @@ def _event_message(
         supersedes=progress or event.type.terminal,
         request_id=job.request_id,
         traceparent=job.traceparent,
+        tracestate=job.tracestate,
     )
 
 
@@ -178,6 +179,7 @@ def _convex_message(
         strict_order=True,
         request_id=job.request_id,
         traceparent=job.traceparent,
+        tracestate=job.tracestate,
     )
 
 

@@ -31,6 +31,7 @@ class Creation:
     request_id: str | None = None
     key: str | None = None
     traceparent: str | None = None
+    tracestate: str | None = None
     webhook_urls: tuple[str, ...] = ()
     webhook_events: tuple[str, ...] = ()
 
@@ -161,5 +162,6 @@ class Births:
             request_id=creation.request_id,
             key=creation.key,
             traceparent=creation.traceparent,
+            tracestate=creation.tracestate,
         )
         return begin(job, observation, self._now())

@@ -179,5 +179,9 @@ def _document(answer: Answer) -> Any:
 
 def trace(job: Job) -> dict[str, str]:
     """The headers that tie a request about a job to the one that created it."""
-    pairs = {"X-Request-ID": job.request_id, "traceparent": job.traceparent}
+    pairs = {
+        "X-Request-ID": job.request_id,
+        "traceparent": job.traceparent,
+        "tracestate": job.tracestate,
+    }
     return {name: value for name, value in pairs.items() if value}

@@ -11,6 +11,7 @@ from gateway.core.contract import STATUS, Contract
 from gateway.core.event import envelope, serialize
 from gateway.core.job import Job, JobChange
 from gateway.core.outbox import Message
+from gateway.core.trace import trace_ids
 from gateway.job.meter import Meter
 from gateway.job.roster import Roster
 from gateway.store.job import JobStore, TimelineEntry
@@ -110,6 +111,7 @@ class Record:
                 stage=job.stage,
                 progress=job.percentage,
                 request_id=job.request_id,
+                **trace_ids(job.traceparent),
             )
 
 

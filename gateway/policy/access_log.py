@@ -76,14 +76,17 @@ class AccessLog:
         aborted: bool = False,
     ) -> None:
         seconds = max(0.0, self._now() - request.received_at)
+        exemplar = None if (span := request.span) is None else span.exemplar
         if events:
             route = request.match.route.name
-            self._metrics.http_stream_duration_seconds.labels(route).observe(seconds)
+            self._metrics.http_stream_duration_seconds.labels(route).observe(seconds, exemplar)
         else:
             # What its client wanted to wait is not how long it took.
             waited = request.fields.get("waited_seconds", 0.0)
-            self._series(request, status).observe(max(0.0, seconds - waited))
+            self._series(request, status).observe(max(0.0, seconds - waited), exemplar)
         line = _line(request, status, size, seconds)
+        if span is not None:
+            line |= span.ids
         if aborted:
             line["aborted"] = True
         self._write_line(request.fields, line)
@@ -96,6 +99,8 @@ class AccessLog:
         """The same line but for what differs; a stream's is another each time."""
         if not isinstance(response.body, bytes):
             return None
+        if request.span is not None:  # a line of other ids each time, and perhaps an exemplar
+            return _AgainTraced(request, self._write)
         size = len(response.body)
         write = repeated(self._write_line, request.fields, _line(request, 0, size, 0.0))
         return _Again(self, request, response.status, write)
@@ -133,6 +138,19 @@ class _Again(Step):
 
     def left(self) -> None:
         self._log.note_left(self._request)
+
+
+class _AgainTraced(Step):
+    """The line and the measurement of a request that has a span."""
+
+    __slots__ = ("_request", "_write")
+
+    def __init__(self, request: Request, write: Callable[[Request, int, int], None]) -> None:
+        self._request = request
+        self._write = write
+
+    def done(self, at: float, status: int, size: int) -> None:  # noqa: ARG002 - read anew
+        self._write(self._request, status, size)
 
 
 def _line(request: Request, status: int, size: int, seconds: float) -> dict[str, Any]:

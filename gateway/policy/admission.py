@@ -51,7 +51,7 @@ class Admission:
             raise self._refusal(full)
         else:
             self._decisions.labels("shadow").inc()
-            self._log.info("admission_shadow", owner=request.owner, request_id=request.request_id)
+            self._log.info("admission_shadow", owner=request.owner, **request.ids)
         try:
             return await call_next(request)
         finally:

@@ -258,7 +258,7 @@ class Auth:
                 problem=error.slug,
                 route=request.match.name,
                 client=request.client,
-                request_id=request.request_id,
+                **request.ids,
             )
 
 

@@ -22,10 +22,12 @@ from gateway.policy.request_id import RequestId
 from gateway.policy.security_headers import SecurityHeaders
 from gateway.policy.shared_window import SharedWindows
 from gateway.policy.ticket import Tickets
+from gateway.policy.trace import Trace
 from gateway.policy.validation import Validation
 from gateway.settings.policy import PolicySet
 from gateway.telemetry.access import WriteLine, through_structlog
 from gateway.telemetry.metric import Metrics
+from gateway.telemetry.trace import Tracer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +55,7 @@ class Parts:
     now: Callable[[], float]
     request_id_prefix: str
     write_line: WriteLine = through_structlog
+    tracer: Tracer | None = None
 
 
 def build(policies: PolicySet, parts: Parts, terminal: Handler) -> Chain:
@@ -75,6 +78,7 @@ def in_order(policies: PolicySet, parts: Parts) -> tuple[Policy, ...]:
     parts.keys.listed = index_keys(keys_of(policies.auth))
     return (
         RequestId(parts.request_id_prefix),
+        *(() if parts.tracer is None else (Trace(parts.tracer, now),)),
         AccessLog(metrics, now, parts.write_line),
         SecurityHeaders(policies.security_headers, metrics),
         Cors(policies.cors, parts.find, metrics),

@@ -155,7 +155,7 @@ class Cors:
                 decision=decision,
                 route=request.match.name,
                 client=request.client,
-                request_id=request.request_id,
+                **request.ids,
             )
 
     def _replace(self, request: Request, headers: CIMultiDict[str]) -> None:

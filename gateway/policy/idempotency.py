@@ -265,5 +265,5 @@ class Idempotency:
             "idempotency_shadow",
             problem=error.slug,
             client=request.client,
-            request_id=request.request_id,
+            **request.ids,
         )

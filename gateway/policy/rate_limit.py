@@ -150,7 +150,7 @@ class RateLimit:
             route=request.match.name,
             client=request.client,
             key_id=request.principal.key_id if request.principal else None,
-            request_id=request.request_id,
+            **request.ids,
         )
 
     def _exceeded(self, refused: Sequence[tuple[Rule, WindowState]], at: float) -> QuotaExceeded:

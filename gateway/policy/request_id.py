@@ -10,13 +10,13 @@ from multidict import CIMultiDict, istr
 
 from gateway.core.credential import holds_key
 from gateway.core.message import Handler, Request, Response
+from gateway.core.trace import parse_traceparent
 from gateway.policy.step import Answer, Step
 
 REQUEST_ID = istr("X-Request-ID")
 _TRACEPARENT_FIELD = istr("traceparent")
 _TRACESTATE_FIELD = istr("tracestate")
 _WELL_FORMED = re.compile(r"[A-Za-z0-9._-]{8,128}")
-_TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(-.+)?")
 
 
 class RequestId:
@@ -73,16 +73,6 @@ class _Again(Step):
 def _check_trace(headers: CIMultiDict[str]) -> None:
     """Drop a broken trace context whole: the upstream then begins one (W3C Trace Context 4.3)."""
     given = headers.getall(_TRACEPARENT_FIELD, ())
-    if len(given) != 1 or not is_traceparent(given[0]):
+    if len(given) != 1 or parse_traceparent(given[0]) is None:
         headers.popall(_TRACEPARENT_FIELD, None)
         headers.popall(_TRACESTATE_FIELD, None)
-
-
-def is_traceparent(text: str) -> bool:
-    """True for a valid `traceparent`; later versions than 00 may carry more (section 3.2.2)."""
-    found = _TRACEPARENT.fullmatch(text)
-    if found is None:
-        return False
-    version, trace, parent, more = found.groups()
-    known = version != "ff" and not (version == "00" and more)
-    return known and trace.strip("0") != "" and parent.strip("0") != ""

@@ -132,7 +132,7 @@ class SecurityHeaders:
                 "security_headers_shadow",
                 headers=changed,
                 route=request.match.name,
-                request_id=request.request_id,
+                **request.ids,
             )
 
 

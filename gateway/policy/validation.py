@@ -264,7 +264,7 @@ class Validation:
             errors=error.extra.get("errors"),
             route=request.match.name,
             client=request.client,
-            request_id=request.request_id,
+            **request.ids,
         )
 
 

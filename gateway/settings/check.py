@@ -16,6 +16,7 @@ from gateway.core.contract import FIELDS
 from gateway.core.job import State
 from gateway.core.signature import secret_key
 from gateway.settings.check_redis import redis
+from gateway.settings.check_tracing import tracing
 from gateway.settings.check_worker import workers
 from gateway.settings.health import ComponentName
 from gateway.settings.job import CreateRoute, JobContract, JobRoute
@@ -48,6 +49,7 @@ def check(settings: Settings, *, whole: bool = True) -> Iterator[Problem]:
     yield from _webhooks(settings)
     yield from _convex(settings)
     yield from redis(settings)
+    yield from tracing(settings.tracing)
     yield from workers(settings)
     for name, dependency in settings.health.dependencies.items():
         here = ("health", "dependencies", name)

@@ -31,6 +31,7 @@ ComponentName = Literal[
     "policies",
     "openapi",
     "log",
+    "tracing",
 ]
 
 

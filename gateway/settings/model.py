@@ -10,7 +10,7 @@ from gateway.settings.health import Health
 from gateway.settings.job import JobContract
 from gateway.settings.server import Server
 from gateway.settings.store import Redis, Store
-from gateway.settings.telemetry import Log, Metrics
+from gateway.settings.telemetry import Log, Metrics, Tracing
 from gateway.settings.upstream import Upstream
 
 MAX_WORKERS = 128
@@ -41,3 +41,4 @@ class Settings(Model):
     metrics: Metrics = Metrics()
     health: Health = Health()
     log: Log = Log()
+    tracing: Tracing = Tracing()

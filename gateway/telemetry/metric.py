@@ -419,6 +419,12 @@ class Metrics:
         self.event_loop_lag_seconds = self._gauge(
             "event_loop_lag_seconds", "How late the event loop last ran a timer.", Rule.MAX
         )
+        self.trace_spans_exported_total = self._counter(
+            "trace_spans_exported_total", "Spans that the collector took."
+        )
+        self.trace_spans_dropped_total = self._counter(
+            "trace_spans_dropped_total", "Spans that no collector took, by why.", ("reason",)
+        )
         # process_cpu_seconds_total, process_resident_memory_bytes and their siblings.
         ProcessCollector(registry=self.registry)
 

@@ -14,9 +14,10 @@ import aiohttp
 
 from gateway.settings.health import Dependency
 from gateway.settings.model import Settings
+from gateway.telemetry.export import CollectorError
 from gateway.telemetry.metric import Metrics
 from gateway.upstream.client import UpstreamClient
-from gateway.web.health import Component, Health, Reading, Status
+from gateway.web.health import Check, Component, Health, Reading, Status
 from gateway.web.health_check import absent, dependency, open_session, upstream
 
 _CONVEX_PATH = "/version"
@@ -67,6 +68,7 @@ def _components(settings: Settings, session: aiohttp.ClientSession) -> list[Comp
         Component(name, dependency(session, item))
         for name, item in settings.health.dependencies.items()
     )
+    found.append(Component("tracing", _collector(settings)))
     path = Path(settings.store.sqlite.path)
 
     async def store() -> Reading:
@@ -74,6 +76,26 @@ def _components(settings: Settings, session: aiohttp.ClientSession) -> list[Comp
 
     found.append(Component("store", store))
     return found
+
+
+def _collector(settings: Settings) -> Check:
+    """Whether the collector of `tracing` takes a request without spans."""
+    if settings.tracing.endpoint is None:
+        return absent()
+
+    async def check() -> Reading:
+        from gateway.telemetry.otlp import OtlpCollector  # noqa: PLC0415 - of the extra `otel`
+
+        collector = OtlpCollector(settings.tracing, "check")
+        try:
+            await collector.send(())
+        except CollectorError as error:
+            return Reading(Status.UNHEALTHY, str(error))
+        finally:
+            await collector.close()
+        return Reading()
+
+    return check
 
 
 def writable(path: Path) -> Reading:

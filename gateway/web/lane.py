@@ -325,10 +325,10 @@ class Connection(ClientProtocol):
             body = response.body
             await self._send_pieces(request, response, body)
         except ConnectionError:
-            _log.debug("client_left", request_id=request.request_id)
+            _log.debug("client_left", **request.ids)
             self.close()
         except Exception as error:  # noqa: BLE001 - whatever broke it, the client must see a break
-            _log.info("answer_broken", request_id=request.request_id, error=str(error))
+            _log.info("answer_broken", error=str(error), **request.ids)
             self.abort()
         else:
             self._done()
@@ -409,7 +409,7 @@ class Connection(ClientProtocol):
             body.size = relay.size
 
     def _broken(self, request: Request) -> None:
-        _log.exception("unanswered", request_id=request.request_id, path=request.path)
+        _log.exception("unanswered", path=request.path, **request.ids)
         self.abort()
 
     # --- the full lane -------------------------------------------------------------------------

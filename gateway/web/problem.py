@@ -40,7 +40,7 @@ class ProblemBoundary:
                 route=request.match.name,
                 method=request.method,
                 path=request.path,
-                request_id=request.request_id,
+                **request.ids,
             )
             return problem(GatewayError(_UNEXPECTED), request)
 

@@ -26,13 +26,16 @@ from gateway.core.header import strip_hop_by_hop
 from gateway.core.job import Observation, State
 from gateway.core.message import BodyStream, NoBody, Request, Response
 from gateway.core.sse import EventParser
+from gateway.core.trace import Kind, Span
 from gateway.job.birth import Creation
 from gateway.job.callback import Callbacks
 from gateway.job.observer import MAX_ANSWER_BYTES, Observer
 from gateway.job.tracker import Tracker
 from gateway.policy.request_id import REQUEST_ID
 from gateway.policy.security_headers import REMOVED
+from gateway.telemetry.attribute import of_call, of_upstream
 from gateway.telemetry.metric import Metrics, Series
+from gateway.telemetry.trace import TRACEPARENT, propagate, state_of
 from gateway.upstream.client import Exchange, UpstreamClient
 from gateway.web.forward import Forward
 from gateway.web.stream import FanOut
@@ -51,6 +54,7 @@ class Proxy:
         self,
         *,
         client: UpstreamClient,
+        upstream_url: str,
         contract: Contract,
         tracker: Tracker,
         observer: Observer,
@@ -68,6 +72,7 @@ class Proxy:
         self._fan_out = fan_out
         self._metrics = metrics
         self._durations = Series(metrics.upstream_request_duration_seconds)
+        self._upstream = of_upstream(upstream_url)
         self._max_body = max_body
         self._now = now
 
@@ -112,7 +117,8 @@ class Proxy:
                 owner=request.owner,
                 request_id=request.request_id,
                 key=request.lineage,
-                traceparent=request.headers.get("traceparent"),
+                traceparent=request.headers.get(TRACEPARENT),
+                tracestate=state_of(request.headers) or None,
                 webhook_urls=wanted.urls,
                 webhook_events=wanted.events,
             )
@@ -138,6 +144,10 @@ class Proxy:
         body = None if request.body.is_empty else request.body.chunks()
         name = request.match.name
         streaming = name == STREAM or request.is_upgrade
+        since = self._now()
+        if (span := request.span) is not None:
+            span = span.child(request.method, Kind.CLIENT, since)
+            propagate(span.context, headers)
         attempt = self._client.send(
             request.method,
             request.target,
@@ -146,22 +156,43 @@ class Proxy:
             streaming=streaming,
             interim=partial(_pass_interim, request),
         )
-        return await self._timed(name, attempt, self._now())
+        return await self._timed(request, attempt, since, span)
 
-    async def _timed(self, route: str, attempt: Awaitable[Exchange], since: float) -> Exchange:
+    async def _timed(
+        self,
+        request: Request,
+        attempt: Awaitable[Exchange],
+        since: float,
+        span: Span | None = None,
+    ) -> Exchange:
         outcome = "error"
+        status: int | None = None
         try:
             exchange = await attempt
-            outcome = f"{exchange.status // 100}xx"
+            status = exchange.status
+            outcome = f"{status // 100}xx"
         except UpstreamError as error:
             outcome = error.reason
             raise
         finally:
-            self._durations[route, outcome].observe(max(0.0, self._now() - since))
+            at = self._now()
+            exemplar = None if span is None else span.exemplar
+            self._durations[request.match.name, outcome].observe(max(0.0, at - since), exemplar)
+            if span is not None:
+                self._end(request, span, status, outcome, at)
         return exchange
 
+    def _end(
+        self, request: Request, span: Span, status: int | None, outcome: str, at: float
+    ) -> None:
+        failed = outcome if status is None else str(status) if status >= 400 else None
+        attributes = of_call(request, self._upstream, status, failed)
+        span.end(at, attributes, is_error=failed is not None)
+
     def step(self, request: Request, response: Response) -> Forward | None:  # noqa: ARG002
-        """The same request but for its id; None for what is more than a small read."""
+        """The same request but for its id; None for what is more than a small read, or traced."""
+        if request.span is not None:
+            return None  # each has a span of its own, which the upstream is told
         name = request.match.name
         if request.method != "GET" or not request.body.is_empty or request.is_upgrade:
             return None
@@ -189,7 +220,7 @@ class Proxy:
     ) -> Response:
         """Pass on an answer that is not one of those that came before. Raises as calling does."""
         name = request.match.name
-        exchange = await self._timed(name, attempt, since)
+        exchange = await self._timed(request, attempt, since)
         response = await _passed_on(exchange, whole=name in _JOB_ROUTES)
         self._observe(request, response, since)
         return response

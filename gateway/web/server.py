@@ -254,7 +254,7 @@ class PublicServer:
         try:
             sent = await respond(incoming, response, self.date(self.now()), close=connection.closes)
         except ConnectionError:
-            self._log.debug("client_left", request_id=request.request_id)
+            self._log.debug("client_left", **request.ids)
             raise
         finally:
             # A client that left mid-stream must not keep the upstream's connection open.

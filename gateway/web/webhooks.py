@@ -306,7 +306,7 @@ def _tell(event: str, request: Request, webhook: Webhook, **fields: Any) -> None
         webhook_id=webhook.id,
         owner=webhook.owner,
         key_id=request.principal.key_id if request.principal else None,
-        request_id=request.request_id,
+        **request.ids,
         host=urlsplit(webhook.url).hostname,
         status=webhook.status.value,
         **fields,

@@ -57,6 +57,7 @@ async def test_every_field_of_a_job_survives(jobs: JobStore) -> None:
         webhook_events=("job.completed",),
         request_id="req-1",
         traceparent="00-a-b-01",
+        tracestate="v=1",
     )
     await record(jobs, change)
     job = await stored(jobs)

@@ -47,7 +47,12 @@ async def status(outbox: Outbox, wanted: Message) -> DeliveryStatus:
 
 async def test_every_field_of_a_message_survives(outbox: Outbox) -> None:
     given = message(
-        7, replaceable=True, request_id="req-1", traceparent="00-a-b-01", body=b"\x00\xff bytes"
+        7,
+        replaceable=True,
+        request_id="req-1",
+        traceparent="00-a-b-01",
+        tracestate="v=1",
+        body=b"\x00\xff bytes",
     )
     await outbox.enqueue([given])
     assert await delivery(outbox, given) == Delivery(given, None)

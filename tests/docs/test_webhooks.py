@@ -58,6 +58,7 @@ def delivery(*secrets: str, at: float | None = None) -> tuple[Mapping[str, str],
         attempt=1,
         request_id="r-1",
         traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        tracestate="vendor=1",
     )
     keys = [secret_key(secret) for secret in secrets]
     headers = delivery_headers({}, message, keys, int(time.time() if at is None else at))

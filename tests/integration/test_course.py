@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 
 from gateway.core.message import Request, Response
+from gateway.core.trace import Kind, Span
 from gateway.policy.cache_rule import job_tag
+from gateway.telemetry.trace import Tracer
 from gateway.web.course import HeldCourse
 from tests.support.fakes import FakeClock
 from tests.support.lane import Reply, connected, get
@@ -202,3 +204,28 @@ async def test_a_draining_server_ends_the_connection_with_its_answer(answered: l
 
         assert reply.get("Connection") == "close"
         assert await wire.ended()
+
+
+@pytest.mark.parametrize("client", ["", "a1" * 16])
+async def test_each_time_is_a_span_of_its_own_where_requests_are_traced(
+    client: str, answered: list[bytes]
+) -> None:
+    ended: list[Span] = []
+    clock = FakeClock(START)
+    sent = [FIRST, f"traceparent: 00-{client}-{'b2' * 8}-01"] if client else [FIRST]
+    async with stack(Origin(), clock, tracer=Tracer(1.0, ended.append)) as run:
+        await asked(run, *[polling(*sent)] * 5)
+        lines = run.lines
+        exposition = run.metrics.render("application/openmetrics-text")[1].decode()
+
+    assert len(answered) == 3
+    served = [span for span in ended if span.kind is Kind.SERVER]
+    assert len({span.context.span_id for span in served}) == 5
+    assert len({span.context.trace_id for span in served}) == (1 if client else 5)
+    assert {span.parent_id for span in served} == {"b2" * 8 if client else None}
+    assert [span.ids for span in served] == [
+        {"trace_id": line["trace_id"], "span_id": line["span_id"]} for line in lines
+    ]
+    assert {span.attributes["http.response.status_code"] for span in served} == {200}
+    assert served[-1].attributes["gateway.cache"] == "hit"
+    assert served[-1].context.span_id in exposition

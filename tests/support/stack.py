@@ -35,6 +35,7 @@ from gateway.store.memory.response import MemoryResponseStore
 from gateway.store.memory.window import MemoryWindowStore
 from gateway.telemetry.access import JsonLines
 from gateway.telemetry.metric import Metrics
+from gateway.telemetry.trace import Tracer
 from gateway.web.adapt import Adapter
 from gateway.web.problem import ProblemBoundary
 from gateway.web.server import PublicServer
@@ -114,7 +115,9 @@ _COMPARED = tuple(
 
 
 @asynccontextmanager
-async def stack(terminal: Handler, clock: FakeClock, *, fast: bool = True) -> AsyncIterator[Stack]:
+async def stack(
+    terminal: Handler, clock: FakeClock, *, fast: bool = True, tracer: Tracer | None = None
+) -> AsyncIterator[Stack]:
     """The chain of `POLICIES` before `terminal`."""
     metrics = Metrics()
     windows = MemoryWindowStore()
@@ -163,6 +166,7 @@ async def stack(terminal: Handler, clock: FakeClock, *, fast: bool = True) -> As
         now=clock,
         request_id_prefix="stack-",
         write_line=lambda added, fields: None,
+        tracer=tracer,
     )
     settings = Server(public=Listener(host="127.0.0.1", port=0), drain_timeout=1, drain_delay=0)
     server = PublicServer(

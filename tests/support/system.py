@@ -366,10 +366,10 @@ class GatewayProcess:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    async def ask_admin(self, path: str) -> Answer:
+    async def ask_admin(self, path: str, *, accept: str = "*/*") -> Answer:
         """One GET to the admin listener."""
         assert self._session is not None
-        async with self._session.get(self.admin + path) as response:
+        async with self._session.get(self.admin + path, headers={"Accept": accept}) as response:
             return Answer(response.status, response.headers, await response.read())
 
     def _write_files(self) -> Path:

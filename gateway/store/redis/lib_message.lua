@@ -140,7 +140,7 @@ end
 local NAMES = {
   'sink', 'destination', 'kind', 'event_id', 'job_id', 'sequence', 'created_at', 'due_at',
   'replaceable', 'supersedes', 'strict_order', 'attempt', 'status', 'request_id', 'traceparent',
-  'body',
+  'tracestate', 'body',
 }
 local function insert(id, first)
   local name = key('message', id)

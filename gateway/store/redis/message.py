@@ -31,11 +31,12 @@ def message_arguments(messages: Sequence[Message]) -> Iterator[Part]:
         yield message.status.value
         yield message.request_id or ""
         yield message.traceparent or ""
+        yield message.tracestate or ""
         yield message.body
 
 
 def message_of(message_id: bytes, fields: Fields, body: bytes | None) -> Message:
-    """The message whose `NAMES`, without its body, are the first fifteen of `fields`."""
+    """The message whose `NAMES`, without its body, are the first sixteen of `fields`."""
     return Message(
         id=message_id.decode(),
         sink=_text(fields[0]),
@@ -53,14 +54,15 @@ def message_of(message_id: bytes, fields: Fields, body: bytes | None) -> Message
         status=DeliveryStatus(_text(fields[12])),
         request_id=_optional(fields[13]),
         traceparent=_optional(fields[14]),
+        tracestate=_optional(fields[15]),
         body=body or b"",
     )
 
 
 def delivery_of(message_id: bytes, fields: Fields, lines: Sequence[bytes]) -> Delivery:
     """The delivery whose fields are those of a message, `finished_at` and perhaps the body."""
-    body = fields[16] if len(fields) > 16 else b""
-    finished_at = None if fields[15] is None else float(fields[15])
+    body = fields[17] if len(fields) > 17 else b""
+    finished_at = None if fields[16] is None else float(fields[16])
     attempts = tuple(attempt_of(line) for line in lines)
     return Delivery(message_of(message_id, fields, body), finished_at, attempts)
 

@@ -4,7 +4,7 @@ local stripe, sink, now, lease_until = tonumber(ARGV[1]), ARGV[2], ARGV[3], ARGV
 local ANSWER = {
   'sink', 'destination', 'kind', 'event_id', 'job_id', 'sequence', 'created_at', 'due_at',
   'replaceable', 'supersedes', 'strict_order', 'attempt', 'status', 'request_id', 'traceparent',
-  'body',
+  'tracestate', 'body',
 }
 
 -- What may be claimed of a destination. One superseded in flight whose lease ran out is not sent

@@ -2,6 +2,7 @@
 local LINE = {
   'sink', 'destination', 'kind', 'event_id', 'job_id', 'sequence', 'created_at', 'due_at',
   'replaceable', 'supersedes', 'strict_order', 'attempt', 'status', 'request_id', 'traceparent',
+  'tracestate',
   'finished_at',
 }
 local WANTED = {[13] = ARGV[6], [3] = ARGV[7], [5] = ARGV[8]}

@@ -79,7 +79,7 @@ class RedisOutbox:
                 )
             )
             claims = [
-                Claim(message_of(message_id, fields, fields[15]), fence, lease_until)
+                Claim(message_of(message_id, fields, fields[16]), fence, lease_until)
                 for batch in batches
                 for message_id, fence, *fields in batch
             ]

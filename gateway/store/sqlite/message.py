@@ -42,6 +42,7 @@ def message_of_row(row: sqlite3.Row) -> Message:
         status=DeliveryStatus(row["status"]),
         request_id=row["request_id"],
         traceparent=row["traceparent"],
+        tracestate=row["tracestate"],
     )
 
 
@@ -59,6 +60,7 @@ def _insert(connection: sqlite3.Connection, message: Message) -> bool:
         "status": message.status,
         "request_id": message.request_id,
         "traceparent": message.traceparent,
+        "tracestate": message.tracestate,
         "finished_at": message.created_at if message.status.final else None,
         **_pair(message),
     }

@@ -1,11 +1,12 @@
 -- name: insert
 INSERT INTO message (
     id, sink, destination, kind, event_id, job_id, sequence, created_at, due_at, replaceable,
-    supersedes, strict_order, attempt, status, request_id, traceparent, finished_at
+    supersedes, strict_order, attempt, status, request_id, traceparent, tracestate,
+    finished_at
 ) VALUES (
     :id, :sink, :destination, :kind, :event_id, :job_id, :sequence, :created_at, :due_at,
     :replaceable, :supersedes, :strict_order, :attempt, :status, :request_id, :traceparent,
-    :finished_at
+    :tracestate, :finished_at
 )
 ON CONFLICT (id) DO NOTHING
 

@@ -9,13 +9,16 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from gateway.core.error import StoreUnavailable
 from gateway.core.outbox import DeliveryStatus, Message
 from gateway.core.retry import ErrorKind, Outcome, Schedule
+from gateway.core.trace import Kind, Span
 from gateway.delivery import attempt, dispatcher
 from gateway.delivery.dispatcher import Dispatcher
 from gateway.telemetry.metric import Metrics
+from gateway.telemetry.trace import Tracer
 from tests.support.delivery import MemoryOutbox, ScriptedSink, make_message, until
 
 OK = Outcome(0.0, status_code=204)
@@ -28,6 +31,7 @@ async def running(
     *sinks: ScriptedSink,
     metrics: Metrics | None = None,
     lease_margin_seconds: float = dispatcher.LEASE_MARGIN_SECONDS,
+    tracer: Tracer | None = None,
 ) -> AsyncIterator[Dispatcher]:
     works = Dispatcher(
         outbox,
@@ -36,6 +40,7 @@ async def running(
         jitter=lambda: 0.0,
         metrics=metrics or Metrics(),
         lease_margin_seconds=lease_margin_seconds,
+        tracer=tracer,
     )
     await works.start()
     try:
@@ -536,3 +541,63 @@ async def test_destination_that_recovers_gets_its_whole_share_back() -> None:
         dispatcher.wake()
         await until(lambda: sum(sink.open.values()) == 8)
         release.set()
+
+
+TRACE_ID, SPAN_ID = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+TRACEPARENT = f"00-{TRACE_ID}-{SPAN_ID}-01"
+
+
+async def test_each_attempt_is_a_span_of_its_jobs_trace_and_tells_its_receiver_so() -> None:
+    ended: list[Span] = []
+    outbox = MemoryOutbox(make_message(traceparent=TRACEPARENT, request_id="req-1"))
+    sink, metrics = ScriptedSink(in_turn(FAILED, OK)), Metrics()
+    with capture_logs() as lines:
+        async with running(outbox, sink, metrics=metrics, tracer=Tracer(0.0, ended.append)):
+            await until(lambda: outbox.status("dlv_1") is DeliveryStatus.SUCCEEDED)
+
+    first, second = ended
+    assert [span.name for span in ended] == ["webhook job.started"] * 2
+    assert [(span.context.trace_id, span.parent_id) for span in ended] == [(TRACE_ID, SPAN_ID)] * 2
+    assert [each.traceparent for each in sink.sent] == [each.context.traceparent for each in ended]
+    assert first.context.span_id != second.context.span_id
+    assert (first.kind, first.is_error, second.is_error) == (Kind.CLIENT, True, False)
+    told = {name: value for name, value in first.attributes.items() if value is not None}
+    assert told == {
+        "http.request.method": "POST",
+        "http.response.status_code": 500,
+        "error.type": "http_status",
+        "gateway.sink": "webhook",
+        "gateway.destination": sink.sent[0].destination,
+        "gateway.delivery_id": "dlv_1",
+        "gateway.event_id": sink.sent[0].event_id,
+        "gateway.event_type": "job.started",
+        "gateway.job_id": sink.sent[0].job_id,
+        "gateway.request_id": "req-1",
+    }
+    assert second.attributes["http.request.resend_count"] == 1
+    attempts = [line for line in lines if line["event"] == "delivery_attempt"]
+    assert [(line["trace_id"], line["span_id"]) for line in attempts] == [
+        (TRACE_ID, span.context.span_id) for span in ended
+    ]
+    marks = metrics.render("application/openmetrics-text")[1].decode().splitlines()
+    [mark] = [line for line in marks if " # {" in line]
+    assert mark.startswith("gateway_delivery_latency_seconds_bucket")
+    assert second.context.span_id in mark
+
+
+async def test_a_message_that_was_not_sent_is_no_span() -> None:
+    ended: list[Span] = []
+    gone = Outcome(0.0, ErrorKind.REJECTED, permanent=True, final_status=DeliveryStatus.CANCELLED)
+    outbox, sink = MemoryOutbox(make_message(traceparent=TRACEPARENT)), ScriptedSink(lambda _: gone)
+    async with running(outbox, sink, tracer=Tracer(1.0, ended.append)):
+        await until(lambda: outbox.status("dlv_1") is DeliveryStatus.CANCELLED)
+
+    assert ended == []
+
+
+async def test_without_a_tracer_the_receiver_is_told_of_the_request_itself() -> None:
+    outbox, sink = MemoryOutbox(make_message(traceparent=TRACEPARENT)), ScriptedSink()
+    async with running(outbox, sink):
+        await until(lambda: outbox.status("dlv_1") is DeliveryStatus.SUCCEEDED)
+
+    assert [each.traceparent for each in sink.sent] == [TRACEPARENT]

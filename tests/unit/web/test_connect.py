@@ -6,6 +6,7 @@ import os
 import socket
 from pathlib import Path
 
+import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
@@ -14,9 +15,11 @@ from gateway.settings.health import Dependency
 from gateway.settings.health import Health as HealthSettings
 from gateway.settings.model import Settings
 from gateway.settings.store import Sqlite, Store
+from gateway.settings.telemetry import Tracing
 from gateway.settings.upstream import Upstream
 from gateway.web.connect import connect, failed, writable
 from gateway.web.health import Status
+from tests.support.collector import Collector, status
 
 
 def free_port() -> int:
@@ -51,6 +54,7 @@ async def test_each_component_is_dialled_at_its_own_path(tmp_path: Path) -> None
         "upstream": False,
         "convex": False,
         "gcs": True,
+        "tracing": False,
         "store": False,
     }
     assert not os.listdir(tmp_path)  # noqa: PTH208 - nothing else of the loop's runs here
@@ -88,3 +92,23 @@ def test_a_store_in_a_folder_that_takes_no_files_has_failed() -> None:
     assert reading.status is Status.UNHEALTHY
     assert reading.error is not None
     assert reading.error.startswith("/proc cannot be written")
+
+
+@pytest.mark.parametrize(("code", "said"), [(200, None), (401, "answered 401")])
+async def test_the_collector_of_traces_is_sent_a_request_without_spans(
+    tmp_path: Path, code: int, said: str | None
+) -> None:
+    async with Collector() as collector:
+        if said is not None:
+            collector.answer = status(code)
+        found = await connect(
+            Settings(
+                upstream=Upstream(url=f"http://127.0.0.1:{free_port()}"),
+                tracing=Tracing(endpoint=collector.url),
+                store=Store(sqlite=Sqlite(path=str(tmp_path / "gateway.db"))),
+            )
+        )
+
+    assert (failed(found["tracing"]), found["tracing"]["error"]) == (said is not None, said)
+    assert collector.paths == ["/v1/traces"]
+    assert collector.spans == []
