@@ -19,7 +19,7 @@ DOCS = ROOT / "docs"
 INDEX = DOCS / "README.md"
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md")), ROOT / "convex" / "README.md"]
 # Programs that are not ours: what is typed there is for the reader's own shell.
-FOREIGN = {".", "buildah", "curl", "export", "git", "kubectl"}
+FOREIGN = {".", "buildah", "curl", "export", "git", "kubectl", "pip"}
 PROSE = {"http", "mermaid", "text"}  # shown, not run
 ELSEWHERE = {"ts", "tsx", "sh"}  # convex/README.md, whose code `make lint` checks in convex/
 _COMMAND = re.compile(r"^\$ ((?:.*\\\n)*.*)$", re.MULTILINE)
@@ -86,7 +86,11 @@ def test_every_settings_sample_is_taken(page: str, sample: str, tmp_path: Path) 
     if found[2] is None:
         load(
             tmp_path / "gateway.yaml",
-            {"REDIS_URL": "redis://127.0.0.1:6379", "HOSTNAME": "gateway-0"},
+            {
+                "REDIS_URL": "redis://127.0.0.1:6379",
+                "HOSTNAME": "gateway-0",
+                "COLLECTOR_TOKEN": "Bearer made-up",
+            },
         )
     else:
         load_policies(tmp_path)
