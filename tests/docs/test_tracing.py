@@ -14,7 +14,10 @@ from tests.docs.markdown import ROOT, blocks, codes, tables
 PAGE = (ROOT / "docs" / "tracing.md").read_text()
 COLLECTOR = ROOT / "config" / "opentelemetry" / "collector.yaml"
 # What policies add to a request's fields, as far as a span takes it: text, not figures of limits.
-OF_POLICIES = {"gateway.cache", "gateway.idempotency", "gateway.problem"}
+OF_POLICIES = {
+    f"gateway.{field}"
+    for field in ("cache", "credential", "idempotency", "problem", "waited_seconds")
+}
 
 
 def test_the_collector_that_is_shipped_listens_where_the_settings_say() -> None:
