@@ -12,7 +12,7 @@ import pytest
 
 from gateway import cli
 from gateway.settings.load import load, load_policies
-from tests.docs.markdown import ROOT, blocks, links, tables
+from tests.docs.markdown import ROOT, blocks, codes, links, prose, tables
 from tests.support.certificate import make_certificate
 
 DOCS = ROOT / "docs"
@@ -23,6 +23,7 @@ FOREIGN = {".", "buildah", "curl", "export", "git", "kubectl", "pip"}
 PROSE = {"http", "mermaid", "text"}  # shown, not run
 ELSEWHERE = {"ts", "tsx", "sh"}  # convex/README.md, whose code `make lint` checks in convex/
 _COMMAND = re.compile(r"^\$ ((?:.*\\\n)*.*)$", re.MULTILINE)
+_PLACE = re.compile(r"(?:gateway|tests|docs|config)/[\w./]+$")
 _HEAD = re.compile(r"# (gateway\.yaml|policies/(\w+)\.yaml)\n")
 
 
@@ -55,6 +56,14 @@ def test_the_index_is_by_reader() -> None:
     headings = {table.heading for table in tables(INDEX.read_text())}
 
     assert headings == {"Operators", "Client developers", "Webhook receivers", "Contributors"}
+
+
+def test_every_place_that_contributors_are_sent_to_is_there() -> None:
+    page = (DOCS / "contributing.md").read_text()
+    places = {code for code in codes(prose(page)) if _PLACE.match(code)}
+
+    assert [place for place in places if not (ROOT / place).exists()] == []
+    assert len(places) > 20
 
 
 @pytest.mark.parametrize(("page", "command"), [*commands()], ids=str)
