@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -89,10 +89,6 @@ class JobStore(Protocol):
 
     async def timeline(self, job_id: str, after_sequence: int = 0) -> Sequence[TimelineEntry]:
         """The job's events in order."""
-        ...
-
-    async def count_by_state(self) -> Mapping[State, int]:
-        """How many jobs stand in each state."""
         ...
 
     async def prune(self, before: float) -> int:

@@ -347,15 +347,6 @@ async def test_malformed_cursor_is_an_invalid_request(jobs: JobStore, cursor: st
         await jobs.list(JobQuery(cursor=cursor))
 
 
-async def test_jobs_are_counted_by_state(jobs: JobStore) -> None:
-    assert await jobs.count_by_state() == dict.fromkeys(State, 0)
-    await record(jobs, new_job("a"))
-    await record(jobs, new_job("b"))
-    await record(jobs, new_job("c", state=State.FAILED))
-    counted = await jobs.count_by_state()
-    assert counted == dict.fromkeys(State, 0) | {State.QUEUED: 2, State.FAILED: 1}
-
-
 # --- retention ------------------------------------------------------------------------------------
 
 
@@ -375,7 +366,6 @@ async def test_prune_deletes_jobs_that_ended_before_with_all_that_leads_to_them(
         assert [job.id for job in page] == ["job-3", "job-2"]
     assert await jobs.get("job-0") is None
     assert await jobs.timeline("job-0") == []
-    assert (await jobs.count_by_state())[State.CANCELLED] == 1
     assert [job.id for job in await jobs.unfinished()] == ["job-3"]
 
 

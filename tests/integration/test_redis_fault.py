@@ -104,7 +104,6 @@ READS: dict[str, Call] = {
     "jobs.unfinished": lambda w: w.jobs.unfinished(),
     "jobs.list": lambda w: w.jobs.list(JobQuery()),
     "jobs.timeline": lambda w: w.jobs.timeline("job-1"),
-    "jobs.count_by_state": lambda w: w.jobs.count_by_state(),
     "outbox.next_due_at": lambda w: w.outbox.next_due_at("webhook"),
     "outbox.deliveries": lambda w: w.outbox.deliveries(DeliveryQuery("wh_1")),
     "outbox.get": lambda w: w.outbox.get("dlv_1"),

@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from gateway.core.job import Job, JobChange, State
+from gateway.core.job import Job, JobChange
 from gateway.core.outbox import Claim, Message
 from gateway.store.codec import decode_cursor, encode_cursor, job_document, job_from_document
 from gateway.store.job import JobQuery, TimelineEntry
@@ -173,17 +173,6 @@ class RedisJobStore:
         key = self._layout.of_job(job_id).prefix + b":events:" + job_id.encode()
         entries = map(_event_of, await self._client.command("LRANGE", key, 0, -1))
         return [entry for entry in entries if entry.sequence > after_sequence]
-
-    async def count_by_state(self) -> Mapping[State, int]:
-        """How many jobs stand in each state."""
-        counts: Counter[State] = Counter(dict.fromkeys(State, 0))
-        replies = await self._client.commands(
-            [("HGETALL", each.prefix + b":states") for each in self._layout.of_jobs]
-        )
-        for reply in replies:
-            for name, number in zip(reply[::2], reply[1::2], strict=True):
-                counts[State(name.decode())] += int(number)
-        return dict(counts)
 
     async def prune(self, before: float) -> int:
         """Delete jobs that ended before, and their timelines; how many."""

@@ -6,7 +6,7 @@ local stripe, before, id, version = tonumber(ARGV[1]), ARGV[2], ARGV[3], ARGV[4]
 local owner, subject, upstream, state = ARGV[5], ARGV[6], ARGV[7], ARGV[8]
 local created_at, ended, document = ARGV[9], ARGV[10] ~= '', ARGV[11]
 local job = key('job', id)
-local old = redis.call('HMGET', job, 'version', 'subject', 'upstream', 'state', 'due_at')
+local old = redis.call('HMGET', job, 'version', 'subject', 'upstream', 'due_at')
 if (old[1] or '') ~= before then
   return 0
 end
@@ -23,12 +23,6 @@ if subject ~= '' and old[2] ~= subject then
     redis.call('ZREM', key('history', 'subject', old[2]), id)
   end
 end
-if old[4] ~= state then
-  redis.call('HINCRBY', key('states'), state, 1)
-  if old[4] then
-    redis.call('HINCRBY', key('states'), old[4], -1)
-  end
-end
 
 -- A lease stays with who holds it; an ended job is never due again.
 local place = redis.call('ZSCORE', key('due'), id)
@@ -41,7 +35,7 @@ if ended then
   redis.call('ZREM', key('due', 'of', upstream), id)
   redis.call('ZREM', key('unfinished'), id)
   redis.call('ZADD', key('ended'), ARGV[10], id)
-elseif not old[1] or old[5] then
+elseif not old[1] or old[4] then
   if not old[1] then
     place = '0'
     redis.call('HSET', job, 'due_at', '0')

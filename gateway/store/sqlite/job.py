@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-from gateway.core.job import Job, JobChange, State
+from gateway.core.job import Job, JobChange
 from gateway.core.outbox import Claim, Message
 from gateway.store.codec import decode_cursor, encode_cursor, job_document, job_from_document
 from gateway.store.job import JobQuery, TimelineEntry
@@ -113,11 +113,6 @@ class SqliteJobStore:
         values = {"job_id": job_id, "after_sequence": after_sequence}
         rows = await self._database.fetch(_SQL["timeline"], values)
         return [TimelineEntry(*row) for row in rows]
-
-    async def count_by_state(self) -> Mapping[State, int]:
-        """How many jobs stand in each state, every state included."""
-        rows = await self._database.fetch(_SQL["count_by_state"], {})
-        return dict.fromkeys(State, 0) | {State(row["state"]): row["number"] for row in rows}
 
     async def prune(self, before: float) -> int:
         """Delete jobs that ended before, and their timelines; how many."""

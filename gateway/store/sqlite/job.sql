@@ -81,9 +81,6 @@ SELECT sequence, type, at, event_id, body FROM event
 WHERE job_id = :job_id AND sequence > :after_sequence
 ORDER BY sequence
 
--- name: count_by_state
-SELECT state, count(*) AS number FROM job GROUP BY state
-
 -- name: prune
 -- What ended before was created before: the index on the creation leads to the oldest at once.
 DELETE FROM job

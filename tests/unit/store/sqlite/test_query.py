@@ -19,7 +19,7 @@ FOLDER = Path(gateway.store.sqlite.__file__).parent
 FILES = ("audit", "job", "outbox", "webhook")
 QUERIES = {(file, name): sql for file in FILES for name, sql in load_queries(file).items()}
 # Each must look at every job, or at everything that has not ended.
-WHOLE = {("job", "count_by_state"), ("job", "void_leases"), ("outbox", "backlog")}
+WHOLE = {("job", "void_leases"), ("outbox", "backlog")}
 WHOLE |= {("outbox", "arrange_all"), ("outbox", "void_leases")}
 
 
