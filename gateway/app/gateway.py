@@ -14,6 +14,7 @@ from gateway.app.change import Changes
 from gateway.app.convex import convex_admin
 from gateway.app.front import Front
 from gateway.app.health import build_health
+from gateway.app.jobs import job_admin
 from gateway.app.keys import key_api
 from gateway.app.live import LivePolicies, PolicyFiles, PolicyState
 from gateway.app.seat import Seat, as_client
@@ -238,6 +239,7 @@ class Gateway:
             about={"title": self.settings.api_title, "version": self.settings.api_version},
             resources=[
                 *key_api(self.stores.keys, self.front, self._now).routes(),
+                *job_admin(self.stores, self.front, self._now, self.behind.wake).routes(),
                 *webhook_admin(self.stores, self.front, self._now, self.behind.wake).routes(),
                 *convex_admin(self.stores, self.front, self._now, self.behind.wake).routes(),
                 *resources,

@@ -18,6 +18,7 @@ from gateway.cli import (
     drain,
     explain,
     failure,
+    jobs,
     keys,
     migrate,
     schema,
@@ -29,7 +30,20 @@ from gateway.cli.failure import fail
 from gateway.core.error import SettingsError
 
 # In the order of `gateway --help`.
-_COMMANDS = (serve, check, explain, drain, keys, webhooks, convex, migrate, demo, schema, worker)
+_COMMANDS = (
+    serve,
+    check,
+    explain,
+    drain,
+    keys,
+    jobs,
+    webhooks,
+    convex,
+    migrate,
+    demo,
+    schema,
+    worker,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -86,6 +86,28 @@ class Replay:
             recovered += len(messages)
         return recovered, cursor
 
+    async def job(self, webhook: Webhook, job: Job, kind: EventType | None = None) -> int:
+        """Send a job's events again, of one kind or all that the webhook takes; how many.
+
+        Raises Conflict when it takes none of them.
+        """
+        require_active(webhook)
+        now = self.now()
+        messages = [
+            self._again(webhook, job.id, entry, _told_again(now, entry, webhook), None)
+            for entry in await self.jobs.timeline(job.id)
+            if kind in (None, entry.type)
+            and subscribes(webhook, job.owner, job.id, entry.type)
+            and _passes(webhook, entry)
+        ]
+        if not messages:
+            raise Conflict(
+                "The webhook takes none of these events: it is another owner's or another job's, "
+                "or its events or its filter leave them out."
+            )
+        await self.enqueue(messages)
+        return len(messages)
+
     async def enqueue(self, messages: Sequence[Message]) -> None:
         """Add messages, and have them looked at."""
         if messages:
@@ -198,6 +220,10 @@ def require_active(webhook: Webhook) -> None:
             f"The webhook is {webhook.status.value}, so nothing is sent to it; "
             'activate it with PATCH {"status": "active"} first.'
         )
+
+
+def _told_again(now: float, entry: TimelineEntry, webhook: Webhook) -> str:
+    return derived("dlv_", now, entry.event_id, webhook.id, "again")
 
 
 def _body(webhook: Webhook, entry: TimelineEntry) -> bytes:

@@ -87,8 +87,10 @@ class JobStore(Protocol):
         """A page of jobs, newest first, and the next page's cursor."""
         ...
 
-    async def timeline(self, job_id: str, after_sequence: int = 0) -> Sequence[TimelineEntry]:
-        """The job's events in order."""
+    async def timeline(
+        self, job_id: str, after_sequence: int = 0, limit: int | None = None
+    ) -> Sequence[TimelineEntry]:
+        """The job's events in order, at most `limit` of them."""
         ...
 
     async def prune(self, before: float) -> int:

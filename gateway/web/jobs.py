@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
+from multidict import CIMultiDict
 
 from gateway.core.error import MethodNotAllowed, NotFound
 from gateway.core.event import rfc3339
 from gateway.core.job import Job, State
 from gateway.core.message import Request, Response
-from gateway.store.job import JobQuery, JobStore
+from gateway.core.validator import is_not_modified, made_entity_tag
+from gateway.store.job import JobQuery, JobStore, TimelineEntry
 from gateway.web.document import json_response
 from gateway.web.query import Query
 
 PATH = "/api/v1/jobs"
+MAX_EVENTS = 1000  # of a page
+JOB_FILTERS = ("state", "subject", "since", "until", "cursor", "limit")
 _ALLOW = "GET, HEAD"
 
 
@@ -41,31 +46,51 @@ class JobApi:
         return await self._events(request, segments[0])
 
     async def _history(self, request: Request) -> Response:
-        query = Query(request.query, ("state", "subject", "since", "until", "cursor", "limit"))
-        state = query.one_of("state", State)
-        page, cursor = await self.jobs.list(
-            JobQuery(
-                owner=request.owner,
-                state=State(state) if state else None,
-                subject=query.text("subject"),
-                since=query.time("since"),
-                until=query.time("until"),
-                cursor=query.text("cursor"),
-                limit=query.limit(),
-            )
-        )
+        query = Query(request.query, JOB_FILTERS)
+        page, cursor = await self.jobs.list(job_query(query, request.owner))
         listed = [encode_job(job) for job in page]
         return json_response(200, {"jobs": listed, "next_cursor": cursor})
 
     async def _events(self, request: Request, job_id: str) -> Response:
-        after = Query(request.query, ("after",)).integer("after", 0, 0, 2**53)
+        query = Query(request.query, ("after", "limit"))
         job = await self.jobs.get(job_id)
         if job is None or job.owner != request.owner:
             raise NotFound(f"There is no job {job_id}.")
-        entries = await self.jobs.timeline(job_id, after)
+        # Whatever a page shows comes with a new version of the job.
+        tag = made_entity_tag(f"{job.incarnation}.{job.version}")
+        headers = CIMultiDict({"ETag": tag, "Cache-Control": "private, no-cache"})
+        if is_not_modified(request.headers, headers, 0.0):
+            return Response(304, headers)
+        entries, following = await event_page(self.jobs, job_id, query)
         # The stored envelopes as they are: the bytes that receivers got.
         events = [orjson.Fragment(entry.body) for entry in entries]
-        return json_response(200, {"job": encode_job(job), "events": events})
+        document = {"job": encode_job(job), "events": events, "next_after": following}
+        return json_response(200, document, headers)
+
+
+def job_query(query: Query, owner: str | None) -> JobQuery:
+    """What a list of jobs is asked for; `owner` None: everyone's."""
+    state = query.one_of("state", State)
+    return JobQuery(
+        owner=owner,
+        state=State(state) if state else None,
+        subject=query.text("subject"),
+        since=query.time("since"),
+        until=query.time("until"),
+        cursor=query.text("cursor"),
+        limit=query.limit(),
+    )
+
+
+async def event_page(
+    jobs: JobStore, job_id: str, query: Query
+) -> tuple[Sequence[TimelineEntry], int | None]:
+    """A page of a job's events, and after which sequence the next begins; None at the last."""
+    after = query.integer("after", 0, 0, 2**53)
+    limit = query.integer("limit", MAX_EVENTS, 1, MAX_EVENTS)
+    entries = await jobs.timeline(job_id, after, limit + 1)
+    page = entries[:limit]
+    return page, page[-1].sequence if len(entries) > limit else None
 
 
 def encode_job(job: Job) -> dict[str, Any]:

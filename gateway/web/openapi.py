@@ -10,6 +10,7 @@ from gateway import __version__
 from gateway.core.job import State
 from gateway.core.outbox import DeliveryStatus
 from gateway.core.webhook import WebhookStatus
+from gateway.web.jobs import MAX_EVENTS
 from gateway.web.openapi_schema import SCHEMAS, TEXT, TIME, Schema, one_of, ref
 from gateway.web.query import MAX_LIMIT, MAX_TEXT
 from gateway.web.webhook_delivery import KINDS
@@ -238,7 +239,10 @@ def _job_paths() -> Schema:
                 "A job and its events in order.",
                 200,
                 "JobEvents",
-                parameters=(parameter("after", after),),
+                parameters=(
+                    parameter("after", after),
+                    parameter("limit", {"type": "integer", "minimum": 1, "maximum": MAX_EVENTS}),
+                ),
                 errors=("404",),
             ),
         },

@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import cache
 
 from gateway.core.audit import ACTIONS, FAMILIES
+from gateway.core.job import EventType, State
+from gateway.web.jobs import MAX_EVENTS
 from gateway.web.openapi import (
     DELIVERY_FILTERS,
     JOB_ID,
@@ -32,6 +34,7 @@ from gateway.web.query import MAX_TEXT
 
 _NAME: Schema = {**TEXT, "minLength": 1, "maxLength": MAX_TEXT}
 _ID = "/webhooks/{webhook_id}"
+_JOB = "/jobs/{job_id}"
 _KEY: Schema = {
     "id": TEXT,
     "owner": TEXT,
@@ -77,6 +80,34 @@ _SCHEMAS: dict[str, Schema] = {
     "OwnedWebhookPage": exactly(
         {"webhooks": array(ref("OwnedWebhook")), "next_cursor": optional(TEXT)}
     ),
+    "OwnedJob": exactly(
+        {
+            **SCHEMAS["Job"]["properties"],
+            "owner": TEXT,
+            "upstream": TEXT,
+            "request_id": optional(TEXT),
+            "lost_since": optional(TIME),
+        }
+    ),
+    "OwnedJobPage": exactly({"jobs": array(ref("OwnedJob")), "next_cursor": optional(TEXT)}),
+    "JobEventPage": exactly({"events": array(ref("Event")), "next_after": optional(COUNT)}),
+    "JobDeliveries": exactly(
+        {
+            "deliveries": array(
+                exactly(
+                    {
+                        **SCHEMAS["Delivery"]["properties"],
+                        "destination": {**TEXT, "description": "A webhook's id, or `convex`."},
+                    }
+                )
+            )
+        }
+    ),
+    "JobReplay": {
+        **some_of({"webhook_id": _NAME, "event": one_of(EventType)}, "webhook_id"),
+        "description": "To this webhook; of one type of events, or of all that it takes.",
+    },
+    "JobReplayed": exactly({"replayed": COUNT}),
     "Replay": {
         **some_of({"delivery_id": TEXT, "since": TIME, "cursor": optional(TEXT)}),
         "description": "One delivery by its id, or what was missed since a time.",
@@ -114,11 +145,13 @@ _SCHEMAS: dict[str, Schema] = {
 
 @cache
 def admin_document() -> Schema:
-    """What operators ask for with a key of the scope `admin`: keys, webhooks, audit log, Convex.
+    """What operators ask for with a key of the scope `admin`.
+
+    That is keys, jobs, webhooks, the audit log and Convex.
 
     Probes (`/health`, `/metrics`, `/drain`) ask for no key, and are described in the docs.
     """
-    paths = {**_key_paths(), **_webhook_paths(), **_convex_paths()}
+    paths = {**_key_paths(), **_job_paths(), **_webhook_paths(), **_convex_paths()}
     return document_of("Gateway: admin listener", paths, {**SCHEMAS, **_SCHEMAS})
 
 
@@ -158,6 +191,66 @@ def _key_paths() -> Schema:
                 "IssuedKey",
                 body="KeyRotation",
                 body_optional=True,
+                errors=("404", "409"),
+            ),
+        },
+    }
+
+
+def _job_paths() -> Schema:
+    job_id = parameter("job_id", _NAME, where="path")
+    after = parameter("after", {"type": "integer", "minimum": 0})
+    limit = parameter("limit", {"type": "integer", "minimum": 1, "maximum": MAX_EVENTS})
+    return {
+        "/jobs": {
+            "get": operation(
+                "listJobs",
+                "Every owner's jobs, newest first.",
+                200,
+                "OwnedJobPage",
+                parameters=(
+                    *PAGING,
+                    parameter("owner", _NAME),
+                    parameter("state", one_of(State)),
+                    parameter("subject", _NAME),
+                    parameter("since", TIME),
+                    parameter("until", TIME),
+                ),
+            )
+        },
+        _JOB: {
+            "parameters": [job_id],
+            "get": operation("getJob", "A job.", 200, "OwnedJob", errors=("404",)),
+        },
+        f"{_JOB}/events": {
+            "parameters": [job_id],
+            "get": operation(
+                "listEventsOfJob",
+                "Its events in order.",
+                200,
+                "JobEventPage",
+                parameters=(after, limit),
+                errors=("404",),
+            ),
+        },
+        f"{_JOB}/deliveries": {
+            "parameters": [job_id],
+            "get": operation(
+                "listDeliveriesOfJob",
+                "The newest deliveries of its events, by receiver.",
+                200,
+                "JobDeliveries",
+                errors=("404",),
+            ),
+        },
+        f"{_JOB}/replay": {
+            "parameters": [job_id],
+            "post": operation(
+                "replayJob",
+                "Its events are on their way to a webhook again.",
+                202,
+                "JobReplayed",
+                body="JobReplay",
                 errors=("404", "409"),
             ),
         },

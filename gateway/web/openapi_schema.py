@@ -242,7 +242,9 @@ SCHEMAS: Mapping[str, Schema] = {
     ),
     "Job": exactly(_JOB),
     "JobPage": _page("jobs", "Job"),
-    "JobEvents": exactly({"job": ref("Job"), "events": array(ref("Event"))}),
+    "JobEvents": exactly(
+        {"job": ref("Job"), "events": array(ref("Event")), "next_after": optional(COUNT)}
+    ),
     "StreamTicket": exactly(
         {
             "ticket": optional(TEXT),

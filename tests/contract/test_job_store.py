@@ -274,6 +274,19 @@ async def test_voided_leases_are_claimable_at_once_and_useless_to_their_holders(
 # --- views ----------------------------------------------------------------------------------------
 
 
+async def test_timeline_is_read_in_parts(jobs: JobStore) -> None:
+    await record(jobs, new_job())
+    for step in range(4):
+        job = await stored(jobs)
+        await record(jobs, next_change(job, NOW + step, percentage=10.0 * (step + 1)))
+    whole = list(await jobs.timeline("job-1"))
+    assert len(whole) == 5
+    assert list(await jobs.timeline("job-1", 0, 2)) == whole[:2]
+    assert list(await jobs.timeline("job-1", 2, 2)) == whole[2:4]
+    assert list(await jobs.timeline("job-1", 4, 2)) == whole[4:]
+    assert list(await jobs.timeline("job-1", 5, 2)) == []
+
+
 async def test_unfinished_jobs_come_oldest_first(jobs: JobStore) -> None:
     await record(jobs, new_job("late", NOW + 9))
     await record(jobs, new_job("early", NOW + 1))

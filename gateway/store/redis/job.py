@@ -168,11 +168,13 @@ class RedisJobStore:
             return page, None
         return page, encode_cursor(page[-1].created_at, page[-1].id)
 
-    async def timeline(self, job_id: str, after_sequence: int = 0) -> Sequence[TimelineEntry]:
-        """The job's events in order."""
+    async def timeline(
+        self, job_id: str, after_sequence: int = 0, limit: int | None = None
+    ) -> Sequence[TimelineEntry]:
+        """The job's events in order, at most `limit` of them."""
         key = self._layout.of_job(job_id).prefix + b":events:" + job_id.encode()
         entries = map(_event_of, await self._client.command("LRANGE", key, 0, -1))
-        return [entry for entry in entries if entry.sequence > after_sequence]
+        return [entry for entry in entries if entry.sequence > after_sequence][:limit]
 
     async def prune(self, before: float) -> int:
         """Delete jobs that ended before, and their timelines; how many."""

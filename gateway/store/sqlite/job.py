@@ -108,9 +108,15 @@ class SqliteJobStore:
         more = len(rows) > query.limit
         return jobs, encode_cursor(jobs[-1].created_at, jobs[-1].id) if more else None
 
-    async def timeline(self, job_id: str, after_sequence: int = 0) -> Sequence[TimelineEntry]:
-        """The job's events in order."""
-        values = {"job_id": job_id, "after_sequence": after_sequence}
+    async def timeline(
+        self, job_id: str, after_sequence: int = 0, limit: int | None = None
+    ) -> Sequence[TimelineEntry]:
+        """The job's events in order, at most `limit` of them."""
+        values = {
+            "job_id": job_id,
+            "after_sequence": after_sequence,
+            "limit": -1 if limit is None else limit,  # a negative one is none
+        }
         rows = await self._database.fetch(_SQL["timeline"], values)
         return [TimelineEntry(*row) for row in rows]
 

@@ -80,6 +80,7 @@ LIMIT :limit
 SELECT sequence, type, at, event_id, body FROM event
 WHERE job_id = :job_id AND sequence > :after_sequence
 ORDER BY sequence
+LIMIT :limit
 
 -- name: prune
 -- What ended before was created before: the index on the creation leads to the oldest at once.

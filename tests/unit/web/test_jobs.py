@@ -33,6 +33,14 @@ async def finish(stores: Stores, job_id: str, at: float) -> None:
     assert await stores.jobs.record(change, timeline_of(change), ())
 
 
+async def advance(stores: Stores, job_id: str, steps: int) -> None:
+    for step in range(steps):
+        job = await stores.jobs.get(job_id)
+        assert job is not None
+        change = next_change(job, NOW + step, percentage=10.0 * (step + 1))
+        assert await stores.jobs.record(change, timeline_of(change), ())
+
+
 async def ids(stores: Stores, query: str = "") -> list[str]:
     page = document(await get(stores, HISTORY + query))
     return [job["job_id"] for job in page["jobs"]]
@@ -139,6 +147,63 @@ async def test_another_owners_job_is_answered_like_one_that_is_not(stores: Store
             await get(stores, f"/api/v1/jobs/{job_id}/events", owner="bob", scopes=["admin"])
         details.append(caught.value.detail.replace(job_id, "job"))
     assert details[0] == details[1]
+
+
+async def test_events_page_without_gap_or_repetition(stores: Stores) -> None:
+    await add(stores, "job-1")
+    await advance(stores, "job-1", 6)
+    seen: list[int] = []
+    after: int | None = 0
+    while after is not None:
+        answer = document(await get(stores, f"/api/v1/jobs/job-1/events?limit=2&after={after}"))
+        assert len(answer["events"]) <= 2
+        seen += [event["sequence"] for event in answer["events"]]
+        after = answer["next_after"]
+    assert seen == [entry.sequence for entry in await stores.jobs.timeline("job-1")]
+    assert seen == list(range(1, len(seen) + 1))
+
+
+async def test_page_that_is_the_last_says_so_though_it_is_full(stores: Stores) -> None:
+    await add(stores, "job-1")
+    await finish(stores, "job-1", NOW + 60)
+    answer = document(await get(stores, "/api/v1/jobs/job-1/events?limit=2"))
+    assert len(answer["events"]) == 2
+    assert answer["next_after"] is None
+
+
+@pytest.mark.parametrize("query", ["limit=0", "limit=1001", "after=-1", "after=x", "lmit=1"])
+async def test_bad_parameter_of_events_is_refused(stores: Stores, query: str) -> None:
+    await add(stores, "job-1")
+    with pytest.raises(InvalidRequest):
+        await get(stores, f"/api/v1/jobs/job-1/events?{query}")
+
+
+async def test_events_that_are_known_are_not_sent_again_until_there_are_more(
+    stores: Stores,
+) -> None:
+    path = "/api/v1/jobs/job-1/events"
+    await add(stores, "job-1")
+    first = await get(stores, path)
+    known = {"If-None-Match": first.headers["ETag"]}
+    again = await get(stores, path, headers=known)
+    assert (again.status, again.body) == (304, b"")
+    assert again.headers["ETag"] == first.headers["ETag"]
+    await finish(stores, "job-1", NOW + 60)
+    later = await get(stores, path, headers=known)
+    assert later.status == 200
+    assert len(document(later)["events"]) == 2
+    assert later.headers["ETag"] != first.headers["ETag"]
+    assert later.headers["Cache-Control"] == "private, no-cache"
+
+
+async def test_tag_of_one_owner_s_job_tells_another_nothing(stores: Stores) -> None:
+    await add(stores, "job-1")
+    tag = (await get(stores, "/api/v1/jobs/job-1/events")).headers["ETag"]
+    for asked in (tag, "*"):
+        with pytest.raises(NotFound):
+            await get(
+                stores, "/api/v1/jobs/job-1/events", owner="bob", headers={"If-None-Match": asked}
+            )
 
 
 @pytest.mark.parametrize("path", ["", "/job-1", "/job-1/other", "/job-1/events/more"])

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from gateway.web.convex_admin import ConvexAdmin
+from gateway.web.job_admin import JobAdmin
 from gateway.web.keys import KeyApi
 from gateway.web.openapi import public_document
 from gateway.web.openapi_admin import admin_document
@@ -71,6 +72,7 @@ def test_public_document_has_every_webhook_resource() -> None:
 def test_admin_document_has_every_resource_that_asks_for_a_key() -> None:
     made = [
         *KeyApi.routes(object.__new__(KeyApi)),
+        *JobAdmin.routes(object.__new__(JobAdmin)),
         *WebhookAdmin.routes(object.__new__(WebhookAdmin)),
         *ConvexAdmin.routes(object.__new__(ConvexAdmin)),
     ]
