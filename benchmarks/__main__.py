@@ -23,6 +23,7 @@ from benchmarks import (
     stream,
     webhooks,
 )
+from benchmarks.watch import measure
 
 
 def _peers(folder: Path, *, quick: bool) -> dict[str, Any]:
@@ -94,6 +95,14 @@ def _convex(_folder: Path, *, quick: bool) -> dict[str, Any]:
     return found
 
 
+def _watch(folder: Path, *, quick: bool) -> dict[str, Any]:
+    """Thousands of jobs watched by one process."""
+    jobs, settle, seconds = (1000, 15.0, 15.0) if quick else (10_000, 90.0, 60.0)
+    found = measure.run(folder, jobs, settle, seconds)
+    measure.show(found, jobs)
+    return {"watch": found}
+
+
 SECTIONS: dict[str, Callable[..., dict[str, Any]]] = {
     "convex": _convex,
     "fanout": _fan_out,
@@ -102,6 +111,7 @@ SECTIONS: dict[str, Callable[..., dict[str, Any]]] = {
     "policies": _policies,
     "polls": _polls,
     "streams": _streams,
+    "watch": _watch,
     "webhooks": _webhooks,
 }
 

@@ -67,18 +67,21 @@ class Observer:
                 self._refuse("list", error.reason, str(error), None)
         return seen
 
-    async def shown(self) -> Iterator[tuple[str, int]]:
+    async def shown(self) -> tuple[Iterator[tuple[str, int]], float]:
         """The jobs of the upstream's list, each with a print of how it is shown there.
 
-        Raises `UpstreamError`.
+        And how many seconds it took to answer, the wait for the request's turn apart. Raises
+        `UpstreamError`.
         """
-        items, _ = await self._items()
+        items, at = await self._items()
+        took = max(0.0, self._now() - at)
         template = self._contract.template(LIST)
-        return (
+        prints = (
             (job_id, hash(orjson.dumps(item)))
             for item in items
             if (job_id := self._contract.id_of(item, template)) is not None
         )
+        return prints, took
 
     async def _items(self) -> tuple[Sequence[Any], float]:
         """The entries of the list, and when it was asked for."""

@@ -70,9 +70,7 @@ class Survey:
     async def look(self) -> None:
         """Ask once. Raises `UpstreamError`."""
         clock = asyncio.get_running_loop().time
-        began_at = clock()
-        shown = await self._observer.shown()
-        took = clock() - began_at
+        shown, took = await self._observer.shown()
         known = 0
         spared = 0
         seen: dict[str, int] = {}

@@ -13,6 +13,8 @@ from benchmarks import chain, load, origin, peer, side_by_side
 from benchmarks.ledger import quantile
 from benchmarks.soak import vitals
 from benchmarks.soak.outage import AFTERMATH_SECONDS, Outages
+from benchmarks.watch import measure
+from benchmarks.watch.upstream import Api as WatchedApi
 from gateway.core.message import Response
 from gateway.settings.load import load as load_settings
 from gateway.settings.load import load_policies
@@ -137,3 +139,29 @@ def test_a_process_may_grow_by_what_the_cache_stores_and_by_no_more() -> None:
 def test_quantile_is_of_values_in_any_order() -> None:
     assert [quantile([3.0, 1.0, 2.0], share) for share in (0.0, 0.5, 0.99)] == [1.0, 2.0, 3.0]
     assert quantile([], 0.5) == 0.0
+
+
+def test_requests_of_watching_are_counted_in_the_whole_seconds_that_were_measured() -> None:
+    asked = {
+        "status": {"9": 99, "10": 99, "11": 5, "12": 3, "13": 7, "14": 99},
+        "list": {"11": 0, "12": 1, "14": 1},
+    }
+    found = measure.figures({"since": 10.4, "until": 14.2, "cpu_share": 0.5}, asked)
+
+    assert found == {
+        "cpu_share": 0.5,
+        "requests_per_second": pytest.approx(16 / 3),
+        "lists_per_second": pytest.approx(1 / 3),
+        "max_over_mean": pytest.approx(7 / (16 / 3)),
+    }
+
+
+def test_jobs_of_the_upstream_to_be_watched_move_one_after_the_other() -> None:
+    api = WatchedApi(4, 100.0, started_at=1000.0)
+
+    def stages(now: float) -> list[float]:
+        return [float(str(api.job(f"job-{n}", now)["stage"])) for n in range(4)]
+
+    assert stages(1000.0) == [1000.0, 925.0, 950.0, 975.0]
+    assert stages(1030.0) == [1000.0, 1025.0, 950.0, 975.0]
+    assert stages(1210.0) == [1200.0, 1125.0, 1150.0, 1175.0]

@@ -30,13 +30,13 @@ class World:
         self.latency_seconds = 0.0
         self.fails = False
 
-    async def shown(self) -> Iterator[tuple[str, int]]:
+    async def shown(self) -> tuple[Iterator[tuple[str, int]], float]:
         loop = asyncio.get_running_loop()
         self.asked.append(loop.time() - 1000)
         await asyncio.sleep(self.latency_seconds)
         if self.fails:
             raise UpstreamTimeout("It hangs.")
-        return iter(list(self.shown_as.items()))
+        return iter(list(self.shown_as.items())), self.latency_seconds
 
     def __len__(self) -> int:
         return len(self.polled)
