@@ -34,6 +34,7 @@ MAX_WATCHED = 20_000
 _CLAIM_SECONDS = 0.5
 _CLAIMED_AT_ONCE = 500
 _USELESS_STREAMS = 3
+_AGAIN_SECONDS = 1.0  # after a defect
 
 
 @dataclass(slots=True, eq=False)
@@ -117,10 +118,10 @@ class Watcher:
 
     async def run(self) -> None:
         """Claim and watch until cancelled; then every claim is given back."""
-        works = [self.reconcile(), self._leases.run()]
+        works = [self.reconcile, self._leases.run]
         if self._has_list:
-            works.append(self._survey.run())
-        beside = [asyncio.create_task(work) for work in works]
+            works.append(self._survey.run)
+        beside = [asyncio.create_task(self._keep_on(work)) for work in works]
         try:
             while True:
                 await self._claim_all()
@@ -137,6 +138,15 @@ class Watcher:
             await self._poller.close()
             self._watches.clear()
             await self._leases.release_all(self._due_again())
+
+    async def _keep_on(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Do it to its end, however often a defect breaks it off."""
+        while True:
+            try:
+                return await work()
+            except Exception as error:  # noqa: BLE001 - whatever it is, the jobs are watched on
+                self._log.error("watch_broke_off", exc_info=error)
+                await asyncio.sleep(_AGAIN_SECONDS)
 
     # --- claims ----------------------------------------------------------------------------------
 

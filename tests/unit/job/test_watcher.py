@@ -579,6 +579,29 @@ class TestClaims:
                 await eventually(lambda: len(until) > 3)
             assert until == sorted(until)
 
+    async def test_leases_are_kept_though_a_defect_broke_it_off(
+        self,
+        setup: Setup,
+        upstream: ScriptedUpstream,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(watcher_module, "_AGAIN_SECONDS", 0.0)
+        upstream.status["j1"] = status("working", 10)
+        async with setup(source="poll", lease=0.03) as jobs:
+            renew, renewed = jobs.store.renew, 0
+
+            async def defective(claims: Any, lease_until: float) -> Any:
+                nonlocal renewed
+                renewed += 1
+                if renewed == 1:
+                    raise AttributeError("a defect")
+                return await renew(claims, lease_until)
+
+            monkeypatch.setattr(jobs.store, "renew", defective)
+            async with jobs.watching():
+                await jobs.create()
+                await eventually(lambda: renewed > 3)
+
     async def test_stopped_watcher_gives_its_jobs_back(
         self, setup: Setup, upstream: ScriptedUpstream, clock: Clock
     ) -> None:
