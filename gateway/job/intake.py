@@ -11,6 +11,7 @@ from gateway.core.job import Job, JobChange, Observation, State
 from gateway.core.transition import WatchRule, abandon, advance, expire
 from gateway.job.birth import Births
 from gateway.job.record import Record
+from gateway.job.replication import Replication
 from gateway.job.roster import Roster
 from gateway.telemetry.log import get_logger
 from gateway.telemetry.metric import Metrics
@@ -26,6 +27,7 @@ class Intake:
         roster: Roster,
         record: Record,
         births: Births,
+        replication: Replication,
         *,
         contract: Contract,
         rule: WatchRule,
@@ -37,6 +39,7 @@ class Intake:
         self._roster = roster
         self._record = record
         self._births = births
+        self._replication = replication
         self._contract = contract
         self._rule = rule
         self._details = details
@@ -107,7 +110,7 @@ class Intake:
                 if await self._record.commit(change):
                     self._count(source, "changed" if change.events else "unchanged")
                     return change.job
-                self._roster.drop(job.id)  # another replica was faster: look again
+                await self._catch_up(job)
 
     async def _apply(self, job_id: str, change_of: Callable[[Job], JobChange | None]) -> Job | None:
         async with self._roster.lock(job_id):
@@ -118,7 +121,13 @@ class Intake:
                 change = change_of(job)
                 if change is None or await self._record.commit(change):
                     return change.job if change else job
-                self._roster.drop(job_id)
+                await self._catch_up(job)
+
+    async def _catch_up(self, job: Job) -> None:
+        """The store knows better: another was faster, or the answer to a commit was lost."""
+        await self._replication.take_up(job.id)
+        if self._roster.get(job.id) is job:
+            self._roster.drop(job.id)  # it has the version that was refused: look again
 
     def _lacks_details(self, change: JobChange) -> bool:
         job = change.job

@@ -25,14 +25,23 @@ class Replication:
             known = 0 if before is None else before.version
             if known >= version:
                 return
-            job = await self._store.get(job_id)
-            if job is None or job.version <= known:
-                return
-            entries = await self._store.timeline(job_id, 0 if before is None else before.sequence)
-            self._roster.put(job)
-            change = JobChange(before, job, tuple(map(_event, entries)))
-            for listener in self.listeners:
-                await listener(change)
+            await self.take_up(job_id)
+
+    async def take_up(self, job_id: str) -> None:
+        """Take up what the store knows better, and tell of it; the job's lock is held.
+
+        That may be a change of another replica, or one made here whose answer was lost. Raises
+        `StoreUnavailable`.
+        """
+        before = self._roster.get(job_id)
+        job = await self._store.get(job_id)
+        if job is None or (before is not None and job.version <= before.version):
+            return
+        entries = await self._store.timeline(job_id, 0 if before is None else before.sequence)
+        self._roster.put(job)
+        change = JobChange(before, job, tuple(map(_event, entries)))
+        for listener in self.listeners:
+            await listener(change)
 
     async def reload(self) -> None:
         """Hold the memory against the store: notices may have been missed.

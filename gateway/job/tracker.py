@@ -64,10 +64,12 @@ class Tracker:
             now=now,
             token=token,
         )
+        self._replication = Replication(jobs, self._roster, self._births)
         self._intake = Intake(
             self._roster,
             self._record,
             self._births,
+            self._replication,
             contract=contract,
             rule=rule,
             details=details,
@@ -75,7 +77,6 @@ class Tracker:
             metrics=metrics,
             now=now,
         )
-        self._replication = Replication(jobs, self._roster, self._births)
 
     @property
     def store(self) -> JobStore:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from gateway.core.error import StoreUnavailable
 from gateway.core.job import Job, JobChange, Observation, State
 from gateway.core.transition import abandon
 from gateway.job.birth import Creation
@@ -134,6 +136,43 @@ async def test_missed_notices_are_made_good_by_a_look_at_the_store(jobs: Jobs) -
     await other.reload()
     assert other.active("j1") is None
     assert other.active("j2") is not None
+
+
+async def test_what_another_recorded_first_is_told_here_before_its_notice_comes(
+    jobs: Jobs,
+) -> None:
+    other, heard = neighbour(jobs), Recorder()
+    other.listeners_elsewhere.append(heard)
+    await jobs.create()
+    await other.open()
+    await jobs.tracker.observe(seen(1, state=State.CANCELLED), "poll")
+
+    await other.observe(seen(1, state=State.CANCELLED), "poll")
+
+    assert heard.sequences() == [2]
+    assert other.active("j1") is None
+
+
+async def test_change_whose_answer_was_lost_is_told_when_it_is_seen_again(
+    jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard = Recorder()
+    jobs.tracker.listeners_elsewhere.append(heard)
+    await jobs.create()
+    record = jobs.store.record
+
+    async def without_answer(*args: Any) -> bool:
+        await record(*args)
+        raise StoreUnavailable("it answers too late")
+
+    monkeypatch.setattr(jobs.store, "record", without_answer)
+    with pytest.raises(StoreUnavailable):
+        await jobs.tracker.observe(seen(1, state=State.CANCELLED), "poll")
+    monkeypatch.undo()
+    await jobs.tracker.observe(seen(1, state=State.CANCELLED), "poll")
+
+    assert [*jobs.recorder.sequences(), *heard.sequences()] == [1, 2]
+    assert [entry.sequence for entry in await jobs.store.timeline("j1")] == [1, 2]
 
 
 async def test_two_replicas_that_see_the_same_write_one_history(jobs: Jobs) -> None:
