@@ -116,7 +116,12 @@ class Behind:
             self.convex_sink = ConvexSink(ConvexClient(settings.convex), settings.convex, now=now)
             sinks.append(self.convex_sink)
         self.webhook_sink = WebhookSink(
-            stores.webhooks, settings.webhooks, self.rule, now=now, publish=self.publish
+            stores.webhooks,
+            settings.webhooks,
+            self.rule,
+            now=now,
+            wall=stores.wall,
+            publish=self.publish,
         )
         sinks.insert(0, self.webhook_sink)
         self.dispatcher = Dispatcher(

@@ -198,7 +198,9 @@ class Gateway:
             self._tasks.spawn(self.live.run())
         if isinstance(self.front.places, SharedPlaces):
             self._tasks.spawn(self.front.places.run())
-        if stores.replica is not None:
+        if stores.replica is None:
+            self._tasks.spawn(stores.clock.run())
+        else:
             self._tasks.spawn(stores.replica.run())
 
     async def _stop_creations(self) -> None:

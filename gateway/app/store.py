@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
+from gateway.app.clock import SteadyClock
 from gateway.core.error import StoreUnavailable
 from gateway.settings.model import Settings
 from gateway.settings.policy import PolicySet
@@ -43,7 +44,9 @@ class Stores:
     """Every store of one process; `local_windows` take over while `windows` are away.
 
     `replica` is this process among them, where jobs and messages too are in Redis. `places` are
-    what replicas share whose upstream is one. `uses_file`: something at least is in SQLite.
+    what replicas share whose upstream is one. `uses_file`: something at least is in SQLite. `now`
+    goes evenly, whatever this host's clock does; `wall` is the time as others know it. Both are
+    Redis's where that has the jobs.
     """
 
     jobs: JobStore
@@ -58,7 +61,9 @@ class Stores:
 
     def __init__(self, settings: Settings, policies: PolicySet, metrics: Metrics) -> None:
         self._workers = settings.workers
-        self.now: Callable[[], float] = time.time
+        self.clock = SteadyClock()
+        self.now: Callable[[], float] = self.clock.now
+        self.wall: Callable[[], float] = time.time
         self.memory = MemoryResponseStore(self._memory_of(policies), metrics)
         self.responses = self.memory
         alone = settings.workers == 1
@@ -90,7 +95,7 @@ class Stores:
             self.keys, self.idempotency = shared.keys, shared.idempotency
         if (records := shared.records) is not None:
             self.replica, self.places = records.replica, records.places
-            self.now = records.replica.now
+            self.now = self.wall = records.replica.now
             self.jobs, self.outbox = records.jobs, records.outbox
             self.webhooks, self.audit = records.webhooks, records.audit
 

@@ -70,17 +70,19 @@ class _Answer:
 class WebhookSink:
     """Delivers messages whose destination is a webhook's id.
 
-    Success is a 2xx whose body is complete within the timeout. `now` gives epoch seconds;
-    `publish(webhook, deleted)` hears of a webhook that was disabled here.
+    Success is a 2xx whose body is complete within the timeout. `now` gives epoch seconds, `wall`
+    those that receivers hold signatures against; `publish(webhook, deleted)` hears of a webhook
+    that was disabled here.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - collaborators, each by its name
         self,
         store: WebhookStore,
         settings: Webhooks,
         rule: AddressRule,
         *,
         now: Callable[[], float],
+        wall: Callable[[], float] | None = None,
         publish: Publish | None = None,
         tls: ssl.SSLContext | None = None,
         resolver: aiohttp.abc.AbstractResolver | None = None,
@@ -89,6 +91,7 @@ class WebhookSink:
         self._settings = settings
         self._rule = rule
         self._now = now
+        self._wall = wall
         self._publish = publish
         self._tls = tls
         self._resolver = resolver
@@ -164,7 +167,8 @@ class WebhookSink:
             keys = [secret_key(secret) for secret in _secrets(webhook, now)]
         except ValueError as error:
             return Outcome(0.0, ErrorKind.CONFIGURATION, detail=str(error), permanent=True)
-        headers = delivery_headers(webhook.headers, message, keys, int(now))
+        signed_at = now if self._wall is None else self._wall()
+        headers = delivery_headers(webhook.headers, message, keys, int(signed_at))
         timeout = webhook.timeout_seconds or self._settings.timeout
         return await self._exchange(
             url, headers, message.body, min(timeout, self._settings.max_timeout)

@@ -465,6 +465,11 @@ class History(RuleBasedStateMachine):
         self.now += seconds
         self.apply(expire(self.job, self.now, self.watch))
 
+    @rule(seconds=st.sampled_from([-7200.0, -5.0, 5.0, 7200.0]))
+    def jump(self, seconds: float) -> None:
+        """The clock is set."""
+        self.now += seconds
+
     def observation(self, fields: dict[str, Any]) -> Observation:
         given = dict(fields)
         observation = Observation("j1", self.now - given.pop("lag"), **given)

@@ -472,6 +472,14 @@ async def test_cookies_of_a_receiver_are_not_sent_back(receiver: Receiver) -> No
     assert "Cookie" not in receiver.requests[1].headers
 
 
+async def test_a_signature_is_of_the_time_that_receivers_know(receiver: Receiver) -> None:
+    store = MemoryWebhooks(make_webhook(receiver.url))
+    async with sending(store, now=lambda: 1_000.0, wall=lambda: 5_000.9) as sink:
+        await sink.send(make_message(attempt=1))
+
+    assert receiver.requests[0].headers["webhook-timestamp"] == "5000"
+
+
 async def test_a_webhook_with_a_rate_waits_for_its_turn(receiver: Receiver) -> None:
     store = MemoryWebhooks(replace(make_webhook(receiver.url), max_per_second=20.0))
     started = time.monotonic()
