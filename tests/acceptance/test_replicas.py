@@ -217,8 +217,11 @@ async def test_sidecar_that_is_gone_ends_its_jobs_as_lost(
             webhooks = await register(second, receiver)
             lost, kept = await first.create(), await second.create()
             check_timeline(await second.finish(kept))
-            # Its neighbour's upstream denies the job, which says nothing.
-            answer = await second.request("GET", f"/api/v1/analysis/{lost}/status")
+            # Its neighbour answers with what the first has seen; that the neighbour's own upstream
+            # denies the job says nothing.
+            path = f"/api/v1/analysis/{lost}/status"
+            assert (await second.request("GET", path)).document["job_id"] == lost
+            answer = await second.request("GET", path, headers={"Cache-Control": "no-cache"})
             assert answer.status == 404
             assert not await second.ended(lost)
             await first.kill()
