@@ -138,8 +138,7 @@ class Gateway:
         await self.stores.open()
         await self.front.keys.refresh_quietly()
         if self.traces is not None:
-            push(self._stop_traces)
-            self.traces.exporter.start()
+            push(self._stop_traces)  # last of those that end spans
         push(self.client.close)
         await self.client.open()
         push(self._stop_behind)
@@ -165,6 +164,8 @@ class Gateway:
             metrics=self.metrics,
             now=self._now,
         )
+        if self.traces is not None:
+            self.traces.exporter.start()  # it tells health
         push(self._stop_creations)
         push(self.front.server.stop)
         if self._seat is None:

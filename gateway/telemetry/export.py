@@ -212,7 +212,8 @@ class Exporter:
         else:
             self._since = self._now()
             self._log.warning("collector_failing", error=error)
-        self._told()
+        if not self._closing.is_set():  # nobody looks at health any more
+            self._told()
 
 
 async def _passed(event: asyncio.Event, seconds: float) -> bool:

@@ -154,6 +154,22 @@ async def test_the_upstream_is_called_by_a_span_of_the_clients_trace(
     assert sent["tracestate"] == "a=1"
 
 
+async def test_a_repeated_request_is_told_of_a_span_of_its_own_each_time(
+    collector: Collector, echo: Echo, launch: Launch
+) -> None:
+    gateway = await launch(url(echo))
+
+    for _ in range(6):
+        await gateway.request("GET", "/x", headers={"traceparent": TRACEPARENT})
+    await collector.wait_until(lambda: len(collector.spans) == 12)
+
+    calls = {span.span_id for span in collector.spans if span.kind == CLIENT}
+    assert len(calls) == 6
+    assert {each.headers["traceparent"] for each in echo.forwarded} == {
+        f"00-{TRACE_ID}-{call}-01" for call in calls
+    }
+
+
 async def test_a_request_without_a_trace_begins_one_by_the_ratio(
     collector: Collector, echo: Echo, launch: Launch
 ) -> None:

@@ -249,6 +249,16 @@ async def test_a_collector_that_is_away_at_the_end_is_asked_once_more_and_no_lon
     assert dropped(metrics, "shutdown") == 3
 
 
+async def test_nobody_is_told_of_a_collector_that_fails_at_the_very_end() -> None:
+    told: list[bool] = []
+    collector = ScriptedCollector(lambda _: CollectorRefused("answered 503"))
+    async with exporting(collector, told=lambda: told.append(True), interval=60) as exporter:
+        exporter.record(span("a"))
+
+    assert exporter.state.error == "answered 503"
+    assert told == []
+
+
 async def test_a_credential_in_a_reason_is_masked() -> None:
     collector = ScriptedCollector(lambda _: CollectorRefused("Bearer abcdef123456 is no good"))
     async with exporting(collector) as exporter:
