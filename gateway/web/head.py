@@ -36,6 +36,8 @@ _OVERRIDES = frozenset({"x-http-method-override", "x-http-method", "x-method-ove
 _UNUSUAL = frozenset(
     {"origin", "upgrade", "expect", "connection", "te", "trailer", "keep-alive", "proxy-connection"}
 )
+_PAGES = frozenset({"origin", "connection"})
+_EVENT_STREAM = "text/event-stream"
 
 
 class Framing(Enum):
@@ -93,9 +95,22 @@ def parse_head(raw: bytes, methods: Sequence[str] = METHODS) -> Head:
         and head.framing is Framing.NONE
         and not head.is_http10
         and head.error is None
-        and _UNUSUAL.isdisjoint(names)
+        and (_UNUSUAL.isdisjoint(names) or _is_page_streaming(head, names))
     )
     return head
+
+
+def _is_page_streaming(head: Head, names: set[str]) -> bool:
+    """True for a browser's `EventSource`: it says its origin, and what holds without saying.
+
+    There may be many, each for long: the full lane would hold a task for every one.
+    """
+    headers = head.headers
+    return (
+        _EVENT_STREAM in headers.get("Accept", "")
+        and _UNUSUAL & names <= _PAGES
+        and all(each.lower() == "keep-alive" for each in headers.getall("Connection", ()))
+    )
 
 
 def _read_line(head: Head, line: bytes) -> None:

@@ -325,6 +325,21 @@ async def test_drain_ends_every_reader_with_a_hint(setup: Setup) -> None:
             )
 
 
+BROWSER = ("Accept: text/event-stream", "Connection: keep-alive", "Origin: https://app.example")
+
+
+@pytest.mark.parametrize("lines", [(), BROWSER], ids=["plain", "browser"])
+async def test_a_reader_costs_no_task(setup: Setup, lines: tuple[str, ...]) -> None:
+    async with AsyncExitStack() as stack:
+        first = await stack.enter_async_context(setup.reader(*lines))
+        await first.until(b'"percentage": 10')
+        before = len(asyncio.all_tasks())
+        for _ in range(20):
+            reader = await stack.enter_async_context(setup.reader(*lines))
+            await reader.until(b'"percentage": 10')
+        assert len(asyncio.all_tasks()) < before + 10
+
+
 async def test_a_client_that_leaves_is_forgotten(setup: Setup) -> None:
     async with setup.reader() as reader:
         await reader.until(b'"percentage": 10')

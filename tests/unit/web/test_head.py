@@ -43,6 +43,35 @@ def test_what_is_not_simple_takes_the_full_lane(lines: tuple[str, ...]) -> None:
     assert (found.is_simple, found.error) == (False, None)
 
 
+EVENTS = "Accept: text/event-stream"
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        (EVENTS, "Origin: https://a.example", "Connection: keep-alive"),
+        (EVENTS, "Connection: Keep-Alive", "Cache-Control: no-cache"),
+        (EVENTS, "Origin: null"),
+    ],
+)
+def test_a_page_that_streams_takes_the_fast_lane(lines: tuple[str, ...]) -> None:
+    assert head(*lines).is_simple
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        (EVENTS, "Connection: keep-alive, X-Api-Key"),
+        (EVENTS, "Connection: close"),
+        (EVENTS, "Connection: keep-alive", "TE: trailers"),
+        (EVENTS, "Origin: https://a.example", "Upgrade: websocket"),
+        ("Accept: */*", "Connection: keep-alive"),
+    ],
+)
+def test_what_is_unusual_in_a_stream_takes_the_full_lane(lines: tuple[str, ...]) -> None:
+    assert not head(*lines).is_simple
+
+
 def test_methods_with_a_body_and_old_versions_take_the_full_lane() -> None:
     assert not head(line="POST /a HTTP/1.1").is_simple
     assert not head(line="GET /a HTTP/1.0").is_simple
