@@ -17,7 +17,10 @@ STEP = st.tuples(
 )
 
 
-def busiest(times: list[float], seconds: float = 1.0) -> int:
+ROUNDING_SECONDS = 1e-9  # sums of floats miss a whole second by less
+
+
+def busiest(times: list[float], seconds: float = 1.0 - ROUNDING_SECONDS) -> int:
     """The most of them that fall in any such span, wherever it begins."""
     return max(bisect.bisect_left(times, at + seconds) - i for i, at in enumerate(times))
 
