@@ -45,7 +45,7 @@ def _streams(folder: Path, *, quick: bool) -> dict[str, Any]:
 def _fan_out(folder: Path, *, quick: bool) -> dict[str, Any]:
     """One job's stream read by many clients."""
     clients = 200 if quick else 1000
-    found = fan_out.run(folder, clients, 5.0 if quick else 20.0)
+    found = fan_out.run(folder, clients, *((1, 5.0) if quick else (5, 10.0)))
     fan_out.show(found, clients)
     return {"fan_out": found}
 

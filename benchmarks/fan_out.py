@@ -7,6 +7,7 @@ measurement. The peers pass each client's stream through.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import statistics
@@ -30,25 +31,34 @@ _OPEN_SECONDS = 60.0
 _AT_ONCE = 50  # clients that connect at a time
 
 
-def run(folder: Path, clients: int, seconds: float) -> dict[str, dict[str, float]]:
-    """By side: upstream connections, bytes a stream, and an event's latency in seconds."""
+def run(folder: Path, clients: int, rounds: int, seconds: float) -> dict[str, dict[str, float]]:
+    """By side: upstream connections, bytes a stream, and an event's latency in seconds.
+
+    Each is the median of so many interleaved rounds.
+    """
     allow_descriptors(clients)
     peers = [peer for peer in PEERS if peer.name != "naive"]  # it reads an answer whole
     port = free_port()
     command = (sys.executable, "-m", "benchmarks.job_origin", str(port))
-    found = {}
+    samples: dict[str, list[dict[str, float]]] = {}
     before = os.sched_getaffinity(0)
     with started(command, port, LOAD_CORE, folder / "origin.txt"):
         try:
             os.sched_setaffinity(0, {LOAD_CORE})
-            for peer in peers:
+            for number, peer in itertools.product(range(rounds), peers):
+                own = folder / f"round-{number}-{peer.name}"
+                own.mkdir()
                 # One at a time: the streams that are open upstream are its own.
-                with running(folder, port, [peer]) as sides:
+                with running(own, port, [peer]) as sides:
                     for side in sides:
-                        found[side.name] = uvloop.run(_measure(side, port, clients, seconds))
+                        sample = uvloop.run(_measure(side, port, clients, seconds))
+                        samples.setdefault(side.name, []).append(sample)
         finally:
             os.sched_setaffinity(0, before)
-    return found
+    return {
+        name: {each: statistics.median(sample[each] for sample in of_one) for each in of_one[0]}
+        for name, of_one in samples.items()
+    }
 
 
 def show(found: Mapping[str, Mapping[str, float]], clients: int) -> None:
