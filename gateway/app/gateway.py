@@ -220,7 +220,7 @@ class Gateway:
 
     async def _listen_control(self, seat: Seat) -> None:
         """To the parent, in place of an admin listener."""
-        app = self._admin(seat.routes(self.health.report, self._not_ready))
+        app = self._admin(seat.routes(self.health.report))
         app.middlewares.append(as_client)
         runner = web.AppRunner(app, access_log=None)
         self._stack.push_async_callback(runner.cleanup)

@@ -27,7 +27,7 @@ Report = Callable[[], dict[str, Any]]
 
 
 class Seat:
-    """One process's; `routes` and `open_client` are for its control socket, not for clients."""
+    """One process's; `routes` are for its control socket, not for clients."""
 
     def __init__(self, place: Place) -> None:
         self.place = place
@@ -36,12 +36,14 @@ class Seat:
         self.inherited = Inherited(self._public[place.slot], unix)
         self._server: PublicServer | None = None
         self._beside: dict[int, Sequence[asyncio.AbstractServer]] = {}
-        self._told = (Status.UNKNOWN, float("-inf"))
+        self._told: Status | None = None
+        self._told_at = 0.0
         self._session: aiohttp.ClientSession | None = None
 
     async def open(self, server: PublicServer, stack: AsyncExitStack) -> int:
         """Have `server` listen on the slot's sockets; the port."""
         self._server = server
+        self._told_at = asyncio.get_running_loop().time()
         self._session = await stack.enter_async_context(
             aiohttp.ClientSession(
                 connector=aiohttp.UnixConnector(str(self.place.parent)),
@@ -53,10 +55,9 @@ class Seat:
 
     def status(self, own: Status) -> Status:
         """Of all workers, as the parent last told; while it is silent, ours and not a good one."""
-        status, at = self._told
-        if asyncio.get_running_loop().time() - at > _HEARSAY_SECONDS:
+        if asyncio.get_running_loop().time() - self._told_at > _HEARSAY_SECONDS:
             return worst((own, Status.DEGRADED))
-        return status
+        return own if self._told is None else self._told
 
     async def exposition(self, accept: str) -> tuple[str, bytes]:
         """Of all workers, from the parent. Raises ServiceUnavailable."""
@@ -77,13 +78,13 @@ class Seat:
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise ServiceUnavailable("The parent of the workers does not answer.") from error
 
-    def routes(self, report: Report, not_ready: Callable[[], str | None]) -> Iterable[web.RouteDef]:
+    def routes(self, report: Report) -> Iterable[web.RouteDef]:
         """What the parent asks, beside what operators do."""
 
         async def pulse(request: web.Request) -> web.Response:
-            told = orjson.loads(await request.read())
-            self._told = (Status(told["status"]), asyncio.get_running_loop().time())
-            return _document({**report(), "not_ready": not_ready()})
+            self._told = Status(orjson.loads(await request.read())["status"])
+            self._told_at = asyncio.get_running_loop().time()
+            return _document(report())
 
         async def slots(request: web.Request) -> web.Response:
             await self._accept(set(orjson.loads(await request.read())) - {self.place.slot})

@@ -17,7 +17,7 @@ from tests.unit.worker.doubles import FakeMember
 
 def says(status: str, **parts: str) -> bytes:
     found = {name: {"status": each, "error": None} for name, each in parts.items()}
-    return orjson.dumps({"status": status, "components": found, "not_ready": None})
+    return orjson.dumps({"status": status, "components": found})
 
 
 def silent(*_: object) -> bytes:
