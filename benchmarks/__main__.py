@@ -23,6 +23,7 @@ from benchmarks import (
     stream,
     webhooks,
 )
+from benchmarks.scale import measure as scale
 from benchmarks.watch import measure
 
 
@@ -103,6 +104,14 @@ def _watch(folder: Path, *, quick: bool) -> dict[str, Any]:
     return {"watch": found}
 
 
+def _scale(folder: Path, *, quick: bool) -> dict[str, Any]:
+    """What a replica and its Redis spend on requests and jobs: docs/scaling.md counts with it."""
+    found = scale.run(folder, scale.QUICK if quick else scale.FULL)
+    for name, figures in found.items():
+        report.show_mapping(f"scale, {name}", figures, "12.2f")
+    return {"scale": found}
+
+
 SECTIONS: dict[str, Callable[..., dict[str, Any]]] = {
     "convex": _convex,
     "fanout": _fan_out,
@@ -110,6 +119,7 @@ SECTIONS: dict[str, Callable[..., dict[str, Any]]] = {
     "peers": _peers,
     "policies": _policies,
     "polls": _polls,
+    "scale": _scale,
     "streams": _streams,
     "watch": _watch,
     "webhooks": _webhooks,

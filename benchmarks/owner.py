@@ -10,7 +10,7 @@ from tests.support.system import SECRET_KEY
 
 KEYS = tuple(format_key(f"owner-{number:02}-of-many-test-key".encode()) for number in range(COUNT))
 MAX_RETRIES = 10
-_SCOPES = ("jobs:read", "jobs:write", "webhooks")
+SCOPES = ("jobs:read", "jobs:write", "webhooks")
 
 
 def settings(redis_url: str | None) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def settings(redis_url: str | None) -> dict[str, Any]:
                     {
                         "id": f"key-{number}",
                         "owner": f"owner-{number}",
-                        "scopes": list(_SCOPES),
+                        "scopes": list(SCOPES),
                         "hash": hash_key(key),
                     }
                     for number, key in enumerate(KEYS)

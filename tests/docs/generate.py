@@ -1,8 +1,8 @@
 """Writes what follows from the code: `python -m tests.docs.generate`.
 
 That is config/schema/, docs/settings.md, docs/metrics.md, docs/problems.md, docs/commands.md, the
-marked part of docs/jobs.md, and the alerts as the Prometheus operator takes them. What a setting
-means is written in docs/settings.md itself, and kept.
+marked parts of docs/jobs.md and docs/scaling.md, and the alerts as the Prometheus operator takes
+them. What a setting means is written in docs/settings.md itself, and kept.
 """
 
 from __future__ import annotations
@@ -15,6 +15,10 @@ from contextlib import redirect_stdout
 from itertools import groupby
 from pathlib import Path
 
+import orjson
+
+from benchmarks.report import LATEST
+from benchmarks.scale.table import tables as scale_tables
 from gateway import cli
 from gateway.core import error
 from gateway.core.error import GatewayError
@@ -29,6 +33,7 @@ from tests.docs.setting import Setting, file_name, files, settings
 SETTINGS = ROOT / "docs" / "settings.md"
 METRICS = ROOT / "docs" / "metrics.md"
 JOBS = ROOT / "docs" / "jobs.md"
+SCALING = ROOT / "docs" / "scaling.md"
 PROBLEMS = ROOT / "docs" / "problems.md"
 COMMANDS = ROOT / "docs" / "commands.md"
 SCHEMAS = ROOT / "config" / "schema"
@@ -37,6 +42,7 @@ RULE = ROOT / "config" / "kubernetes" / "components" / "monitoring" / "prometheu
 COLUMNS = ("setting", "takes", "default", "meaning")
 UNFED: frozenset[str] = frozenset()  # exposed, but nothing sets them yet
 BEGIN, END = "<!-- generated from core/transition.py -->\n", "<!-- end -->\n"
+BEGIN_SCALING = "<!-- generated from benchmarks/results/latest.json -->\n"
 
 _SETTINGS_HEAD = """\
 # Settings
@@ -100,6 +106,7 @@ def pages() -> dict[Path, str]:
         METRICS: metrics_page(),
         PROBLEMS: problems_page(),
         JOBS: jobs_page(JOBS.read_text()),
+        SCALING: scaling_page(SCALING.read_text()),
         COMMANDS: commands_page(),
         RULE: rule(ALERTS.read_text()),
     }
@@ -154,11 +161,21 @@ def problems_page() -> str:
 
 def jobs_page(page: str) -> str:
     """The page with its marked part made anew."""
-    head, begin, rest = page.partition(BEGIN)
+    return _marked(page, BEGIN, f"{''.join(_diagram())}\n{''.join(_transitions())}")
+
+
+def scaling_page(page: str) -> str:
+    """The page with the tables that follow from the latest results of the benchmarks."""
+    return _marked(page, BEGIN_SCALING, scale_tables(orjson.loads(LATEST.read_bytes())))
+
+
+def _marked(page: str, begin: str, text: str) -> str:
+    """The page with what stands between the mark and `END` replaced."""
+    head, found, rest = page.partition(begin)
     _, end, tail = rest.partition(END)
-    assert begin, "docs/jobs.md lacks the mark where the diagram begins"
-    assert end, "docs/jobs.md lacks the mark where the diagram ends"
-    return f"{head}{BEGIN}{''.join(_diagram())}\n{''.join(_transitions())}{END}{tail}"
+    assert found, f"the page lacks the mark {begin.strip()}"
+    assert end, f"the page lacks the mark {END.strip()}"
+    return f"{head}{begin}{text}{END}{tail}"
 
 
 def commands_page() -> str:
