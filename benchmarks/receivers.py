@@ -32,8 +32,8 @@ async def _hangs(_: web.Request) -> web.StreamResponse:
 
 async def _drips(request: web.Request) -> web.StreamResponse:
     response = web.StreamResponse()
-    await response.prepare(request)
     try:
+        await response.prepare(request)
         while True:
             await response.write(b".")
             await asyncio.sleep(0.05)

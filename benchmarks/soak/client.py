@@ -95,7 +95,7 @@ class Client:
                 self._failed("stream", CUT, since)
 
     def _failed(self, name: str, error: str, since: float, problem: str = "") -> None:
-        is_expected = self._outages.explain(name, error, since)
+        is_expected = self._outages.explain(error, since)
         counted = self.expected if is_expected else self.unexpected
         kind, _, detail = problem.partition(": ")
         counted[f"{name}: {error}{kind and ' '}{kind}"] += 1

@@ -1,7 +1,6 @@
 """What is away by intention, and which errors clients may see of it.
 
-What is allowed is an error of any request (`503`) or of those of one name (`timeline: 404`). An
-error belongs to an outage when its request was under way at any moment from the outage's start
+An error belongs to an outage when its request was under way at any moment from the outage's start
 to `AFTERMATH_SECONDS` after its end.
 """
 
@@ -16,8 +15,7 @@ CUT = "stream cut"
 # Ways back that take their time: a breaker that looks again, a Redis that is dialled again.
 AFTERMATH_SECONDS = 5.0
 UPSTREAM = frozenset({"502", "503", "504", CUT})
-# A job that was created meanwhile is recorded once Redis is back: until then it has no timeline.
-REDIS = frozenset({"503", "timeline: 404"})
+REDIS = frozenset({"503"})
 
 
 @dataclass(slots=True)
@@ -26,9 +24,9 @@ class _Outage:
     began: float
     ended: float | None = None
 
-    def explains(self, name: str, error: str, since: float) -> bool:
+    def explains(self, error: str, since: float) -> bool:
         is_over = self.ended is not None and self.ended + AFTERMATH_SECONDS < since
-        return not self.allowed.isdisjoint({error, f"{name}: {error}"}) and not is_over
+        return error in self.allowed and not is_over
 
 
 class Outages:
@@ -47,6 +45,6 @@ class Outages:
         finally:
             outage.ended = time.monotonic()
 
-    def explain(self, name: str, error: str, since: float) -> bool:
+    def explain(self, error: str, since: float) -> bool:
         """True when an outage explains this error, seen now, of a request made at `since`."""
-        return any(outage.explains(name, error, since) for outage in self._outages)
+        return any(outage.explains(error, since) for outage in self._outages)

@@ -239,7 +239,7 @@ class Front:
             wake=behind.wake,
             publish=behind.publish,
         )
-        jobs = JobApi(stores.jobs)
+        jobs = JobApi(stores.jobs, behind.tracker.unrecorded)
         own: dict[str, Handler] = {
             WEBHOOKS: webhooks.handle,
             HISTORY: jobs.handle,

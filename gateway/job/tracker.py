@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 
 from gateway.core.contract import Contract
@@ -145,6 +145,11 @@ class Tracker:
     def active_jobs(self) -> Sequence[Job]:
         """Those jobs."""
         return self._roster.active_jobs
+
+    @property
+    def unrecorded(self) -> Mapping[str, Job]:
+        """The jobs that the store could not take yet, by id: a view, of now and later."""
+        return self._roster.unrecorded
 
     # --- what happens ----------------------------------------------------------------------------
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 from multidict import CIMultiDict
 
-from gateway.core.error import MethodNotAllowed, NotFound
+from gateway.core.error import MethodNotAllowed, NotFound, StoreUnavailable
 from gateway.core.event import rfc3339
 from gateway.core.job import Job, State
 from gateway.core.message import Request, Response
@@ -22,16 +22,20 @@ PATH = "/api/v1/jobs"
 MAX_EVENTS = 1000  # of a page
 JOB_FILTERS = ("state", "subject", "since", "until", "cursor", "limit")
 _ALLOW = "GET, HEAD"
+_RETRY_SECONDS = "1"
 
 
 @dataclass(frozen=True, slots=True)
 class JobApi:
     """Answers `GET /api/v1/jobs/history` and `GET /api/v1/jobs/{job_id}/events`.
 
-    An owner sees its own jobs; another's is as good as none. Errors are `GatewayError`s.
+    An owner sees its own jobs; another's is as good as none. Of a job that is `unrecorded`, for
+    the store was away when it was created, there is no timeline yet: that is no 404. Errors are
+    `GatewayError`s.
     """
 
     jobs: JobStore
+    unrecorded: Mapping[str, Job] = field(default_factory=dict)
 
     async def handle(self, request: Request) -> Response:
         """Answer one request; a closing slash makes no difference."""
@@ -53,7 +57,13 @@ class JobApi:
 
     async def _events(self, request: Request, job_id: str) -> Response:
         query = Query(request.query, ("after", "limit"))
+        waits = self.unrecorded.get(job_id)  # first: it may be recorded while the store is asked
         job = await self.jobs.get(job_id)
+        if job is None and waits is not None and waits.owner == request.owner:
+            raise StoreUnavailable(
+                f"Job {job_id} is not recorded yet: the store was away when it was created.",
+                headers={"Retry-After": _RETRY_SECONDS},
+            )
         if job is None or job.owner != request.owner:
             raise NotFound(f"There is no job {job_id}.")
         # Whatever a page shows comes with a new version of the job.

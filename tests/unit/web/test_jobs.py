@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 import pytest
 
-from gateway.core.error import InvalidRequest, MethodNotAllowed, NotFound
+from gateway.core.error import InvalidRequest, MethodNotAllowed, NotFound, StoreUnavailable
 from gateway.core.job import State
 from gateway.core.message import Response
 from gateway.web.jobs import JobApi
@@ -217,3 +217,16 @@ async def test_wrong_method_is_answered_with_allow(stores: Stores, path: str) ->
     with pytest.raises(MethodNotAllowed) as caught:
         await JobApi(stores.jobs).handle(make_request("POST", f"/api/v1/jobs/{path}"))
     assert caught.value.headers == {"Allow": "GET, HEAD"}
+
+
+async def test_timeline_of_a_job_whose_record_waits_for_the_store_is_not_denied(
+    stores: Stores,
+) -> None:
+    waits = new_job("job-1", NOW, owner="acme").job
+    api = JobApi(stores.jobs, unrecorded={"job-1": waits})
+
+    with pytest.raises(StoreUnavailable) as caught:
+        await api.handle(make_request("GET", "/api/v1/jobs/job-1/events", owner="acme"))
+    assert caught.value.headers["Retry-After"] == "1"
+    with pytest.raises(NotFound):
+        await api.handle(make_request("GET", "/api/v1/jobs/job-1/events", owner="another"))
