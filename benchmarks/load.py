@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 import subprocess
 from dataclasses import dataclass
+from pathlib import Path
 
 from benchmarks.process import LOAD_CORE
 
+_VARIED = Path(__file__).parent / "varied.lua"
 _UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0}
 _QUANTILE = re.compile(r"^\s+(50|99)%\s+([\d.]+)(us|ms|s|m)$", re.MULTILINE)
 _REQUESTS = re.compile(r"^\s+(\d+) requests in ([\d.]+)(us|ms|s|m)", re.MULTILINE)
@@ -23,13 +25,17 @@ class Load:
     p99: float
 
 
-def apply(url: str, key: str, *, connections: int, seconds: float) -> Load:
-    """GET `url` over `connections` connections for some time; raises as `parse` does."""
+def apply(url: str, key: str, *, connections: int, seconds: float, is_varied: bool = False) -> Load:
+    """GET `url` over `connections` connections for some time; raises as `parse` does.
+
+    `is_varied`: no two requests are the same.
+    """
+    script = ("-s", str(_VARIED)) if is_varied else ()
     done = subprocess.run(
         [
             *("taskset", "-c", str(LOAD_CORE), "wrk", "--latency", "-t", "1"),
             *("-c", str(connections), "-d", f"{max(1, round(seconds))}s"),
-            *("-H", f"X-API-Key: {key}", url),
+            *(*script, "-H", f"X-API-Key: {key}", url),
         ],
         capture_output=True,
         text=True,

@@ -24,11 +24,15 @@ from benchmarks.process import LOAD_CORE, PROXY_CORE, Measured, free_port, start
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One kind of work: what is asked for, over how many connections."""
+    """One kind of work: what is asked for, over how many connections.
+
+    Where it is not `is_varied`, every request is the same, as polls are.
+    """
 
     name: str
     path: str
     connections: int
+    is_varied: bool = False
 
 
 _ADDED = (
@@ -42,6 +46,8 @@ _ADDED = (
 ROWS = (
     Row("proxied", PLAIN_PATH, 32),
     Row("cached", STATUS_PATH, 32),
+    Row("proxied, varied", PLAIN_PATH, 32, is_varied=True),
+    Row("cached, varied", STATUS_PATH, 32, is_varied=True),
     Row("one connection", PLAIN_PATH, 1),
 )
 
@@ -93,7 +99,8 @@ class Side:
     def measure(self, row: Row, seconds: float) -> Sample:
         """Apply one row's load."""
         before = self.process.cpu_seconds()
-        load = apply(self.url + row.path, KEY, connections=row.connections, seconds=seconds)
+        url, varied = self.url + row.path, row.is_varied
+        load = apply(url, KEY, connections=row.connections, seconds=seconds, is_varied=varied)
         spent = self.process.cpu_seconds() - before
         return Sample(spent / load.answers * 1e6, load.answers / load.seconds, load.p50, load.p99)
 
@@ -164,11 +171,13 @@ def compare(folder: Path, rounds: int, seconds: float) -> dict[str, dict[str, di
 def ratios(found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, float]:
     """Ours over each peer's, of CPU time a request; and the added median latency likewise."""
     made: dict[str, float] = {}
-    for row in ("proxied", "cached"):
+    for row in (row.name for row in ROWS if row.connections > 1):
         ours = found[row]["gateway"]["cpu_microseconds"]
         for name, other in found[row].items():
             if name not in ("gateway", "origin"):
-                made[f"{row}_vs_{name}"] = round(ours / other["cpu_microseconds"], 3)
+                made[f"{row.replace(', ', '_')}_vs_{name}"] = round(
+                    ours / other["cpu_microseconds"], 3
+                )
     alone = found["one connection"]
     added = {
         name: each["p50_seconds"] - alone["origin"]["p50_seconds"] for name, each in alone.items()
