@@ -136,7 +136,7 @@ def _repeated(gateway: Gateway, policies: PolicySet, requests: int) -> float:
     server.chain = Chain(in_order(policies, gateway.front.parts), _storable)
     drive(server.chain.handle(request(gateway)))
     asked = request(gateway)
-    held = course(server, asked, drive(server.chain.handle(asked)), _NoClient())
+    held = course(server, asked, HEAD, drive(server.chain.handle(asked)), _NoClient())
     if not isinstance(held, HeldCourse):
         raise RuntimeError("a policy has no step for a repeated request")  # noqa: TRY004
     began = time.thread_time_ns()

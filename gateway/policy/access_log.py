@@ -10,7 +10,7 @@ from prometheus_client import Histogram
 
 from gateway.core.contract import STREAM
 from gateway.core.message import BodyStream, Handler, Request, Response
-from gateway.policy.step import Answer, Step
+from gateway.policy.step import Answer, Indifferent, Step
 from gateway.settings.contract import EVENTS
 from gateway.telemetry.access import WriteAgain, WriteLine, repeated, through_structlog
 from gateway.telemetry.metric import DurationTally, Metrics, Series, method_label
@@ -110,7 +110,7 @@ class AccessLog:
         return self._metrics.duration_tally(self._series(request, status))
 
 
-class _Again(Step):
+class _Again(Indifferent):
     """A line and a measurement of an answer that is whole."""
 
     __slots__ = ("_log", "_observe", "_request", "_status", "_write")

@@ -80,6 +80,7 @@ class Auth:
         self._used = keys.used
         self._header = policy.keys.header
         self._bearer = policy.keys.bearer
+        self._fields = frozenset({self._header.lower(), "authorization", "connection"})
         scheme = "Bearer" if self._bearer else "ApiKey"
         self._challenge = {"WWW-Authenticate": f'{scheme} realm="gateway"'}
         self._scopes = {**DEFAULT_SCOPES, **policy.scopes, UPSTREAM_ADMIN: (ADMIN,)}
@@ -136,9 +137,13 @@ class Auth:
         if key is None:
             if request.principal is not None:
                 return None  # a ticket, which ends by itself
-            return _Again(self._admitted)
+            return _Again(self._admitted, self._fields)
         source = next((each for each in self._sources if each.get(key.sha256) is key), None)
-        return None if source is None else _AgainByKey(self._admitted, key, source, self._used)
+        return (
+            None
+            if source is None
+            else _AgainByKey(self._admitted, self._fields, key, source, self._used)
+        )
 
     def explain(self, request: Request) -> str:
         """What it would decide and why, in a sentence; the request is left as `decide` does."""
@@ -265,10 +270,11 @@ class Auth:
 class _Again(Step):
     """Whoever needs no key."""
 
-    __slots__ = ("_admitted",)
+    __slots__ = ("_admitted", "reads")
 
-    def __init__(self, admitted: Tally) -> None:
+    def __init__(self, admitted: Tally, reads: frozenset[str]) -> None:
         self._admitted = admitted
+        self.reads = reads
 
     def enter(self, at: float) -> None:  # noqa: ARG002 - a decision has no time
         self._admitted.inc()
@@ -280,9 +286,14 @@ class _AgainByKey(_Again):
     __slots__ = ("_digest", "_ends", "_key", "_key_id", "_source", "_used")
 
     def __init__(
-        self, admitted: Tally, key: Key, source: Mapping[str, Key], used: dict[str, float]
+        self,
+        admitted: Tally,
+        reads: frozenset[str],
+        key: Key,
+        source: Mapping[str, Key],
+        used: dict[str, float],
     ) -> None:
-        super().__init__(admitted)
+        super().__init__(admitted, reads)
         self._key = key
         self._digest = key.sha256
         self._key_id = key.key_id

@@ -23,6 +23,7 @@ from gateway.core.storing import (
     storing_terms,
     terms_of,
 )
+from gateway.core.validator import CONDITIONAL_FIELDS
 from gateway.core.vary import vary_values
 from gateway.settings.contract import HISTORY
 from gateway.settings.policy import CachePolicy
@@ -37,6 +38,15 @@ _BYPASSING = (
 )
 # As istr, like those above: found thrice as fast as by str.
 _AUTHORIZATION, _CONNECTION, _COOKIE = istr("Authorization"), istr("Connection"), istr("Cookie")
+# The request's fields, lower-cased, that it depends on what is looked for and what is given of it;
+# `Vary` may name more.
+CACHE_FIELDS = frozenset(
+    each.lower()
+    for each in (
+        *(_AUTHORIZATION, _CONNECTION, _COOKIE, *_BYPASSING, *CONDITIONAL_FIELDS),
+        *("Accept", "Cache-Control", "Pragma"),
+    )
+)
 
 
 class CacheRule:

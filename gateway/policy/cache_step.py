@@ -9,6 +9,7 @@ from gateway.core.freshness import StoredResponse
 from gateway.core.header import append_member
 from gateway.core.message import Response
 from gateway.policy.cache_answer import AGE, CACHE_STATUS, hit_status
+from gateway.policy.cache_rule import CACHE_FIELDS
 from gateway.policy.step import Answer, Step
 from gateway.store.response import Held
 
@@ -81,6 +82,7 @@ class HitAgain(Step):
         "_status",
         "_until",
         "_variants",
+        "reads",
         "varying",
     )
     answers = True
@@ -91,6 +93,8 @@ class HitAgain(Step):
         self._entry = entry
         self._fresh_until = -math.inf if entry.terms.validate else entry.terms.fresh_until
         self._count = count
+        varied = (name for each in held.variants for name, _ in each.vary)
+        self.reads = CACHE_FIELDS.union(varied)
         self._since = self._until = 0.0
         self._age = self._status = ""
         self.varying = {AGE: lambda: self._age, CACHE_STATUS: lambda: self._status}

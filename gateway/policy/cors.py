@@ -170,6 +170,7 @@ class Cors:
 class _Again(Step):
     """An answer for no page."""
 
+    reads = frozenset({_ORIGIN.lower()})
     __slots__ = ("_replace",)
 
     def __init__(self, replace: Callable[[CIMultiDict[str]], None]) -> None:

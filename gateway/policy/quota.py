@@ -13,7 +13,7 @@ from typing import Literal
 from gateway.core.credential import Principal
 from gateway.core.header import structured_integer, structured_string
 from gateway.core.window import Quota, WindowState
-from gateway.policy.subject import IDENTITY, Subject, subject
+from gateway.policy.subject import IDENTITY, Subject, fields_of, subject
 from gateway.settings.contract import HEALTH
 from gateway.settings.policy import Limit, LimitOverride, RateLimitPolicy
 from gateway.telemetry.metric import Metrics, Tally
@@ -29,11 +29,13 @@ class Rule:
     """A limit as it applies to a route and a tier.
 
     `policy_item` is its member of `RateLimit-Policy`, `state_item` the beginning of that of
-    `RateLimit`. `tagged`: it counts by who asks, as the others of its stage do.
+    `RateLimit`. `fields` are the request's, lower-cased, that it counts by; `tagged`: it counts by
+    who asks, as the others of its stage do.
     """
 
     quota: Quota
     subject: Subject
+    fields: frozenset[str]
     tagged: bool
     cost: int
     on_store_error: str
@@ -134,6 +136,7 @@ class Planner:
         return Rule(
             quota=Quota(name, count, seconds, shadow),
             subject=subject(limit.by),
+            fields=fields_of(limit.by),
             tagged=not _WHO.isdisjoint(limit.by),
             cost=limit.cost.get(route, 1),
             on_store_error=limit.on_store_error,

@@ -210,6 +210,7 @@ class _Again(Step):
         "_quota",
         "_states",
         "_windows",
+        "reads",
         "varying",
     )
 
@@ -229,6 +230,7 @@ class _Again(Step):
         self._at = 0.0
         self._states: Sequence[WindowState] = ()
         self.varying = {_STATE: self._told} if plan.told else {}
+        self.reads = frozenset().union(*(rule.fields for rule in plan.rules))
 
     def is_ready(self, at: float) -> bool:
         now = self._now = microseconds(at)

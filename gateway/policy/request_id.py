@@ -54,6 +54,8 @@ class RequestId:
 
 
 class _Again(Step):
+    # A trace context is forwarded, but no answer depends on it.
+    reads = frozenset({REQUEST_ID.lower()})
     __slots__ = ("_made", "_request", "varying")
 
     def __init__(self, request: Request, made: Callable[[], str] | None) -> None:

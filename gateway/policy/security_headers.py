@@ -9,7 +9,7 @@ from multidict import CIMultiDict, istr
 
 from gateway.core.message import Handler, Request, Response
 from gateway.core.route import Route, RouteTable
-from gateway.policy.step import NOTHING, Answer, Step
+from gateway.policy.step import NOTHING, Answer, Indifferent, Step
 from gateway.settings.policy_browser import SecurityHeaderPolicy
 from gateway.telemetry.log import get_logger
 from gateway.telemetry.metric import Metrics
@@ -136,7 +136,7 @@ class SecurityHeaders:
             )
 
 
-class _Again(Step):
+class _Again(Indifferent):
     """The same sheet."""
 
     __slots__ = ("_is_secure", "_sheet")

@@ -33,6 +33,10 @@ class Step:
     # that was given before, but for what varies.
     answers: ClassVar[bool] = False
 
+    # The request's fields, lower-cased, that the policy looks at; None: it may be any. Requests
+    # that differ in others alone are the same to it.
+    reads: frozenset[str] | None = None
+
     def is_ready(self, at: float) -> bool:  # noqa: ARG002 - for steps that depend on it
         """True while the policy would decide as before; counts and changes nothing."""
         return True
@@ -51,4 +55,11 @@ class Step:
         """The client went before there was an answer."""
 
 
-NOTHING = Step()
+class Indifferent(Step):
+    """Of a policy that looks at no field of the request."""
+
+    __slots__ = ()
+    reads = frozenset()
+
+
+NOTHING = Indifferent()

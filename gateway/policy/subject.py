@@ -33,6 +33,11 @@ def subject(by: Sequence[str]) -> Subject:
     return product
 
 
+def fields_of(by: Sequence[str]) -> frozenset[str]:
+    """The fields of the request, lower-cased, that a subject is made of."""
+    return frozenset(each.removeprefix(HEADER).lower() for each in by if each.startswith(HEADER))
+
+
 def by_address(request: Request) -> str:
     """The address, as limits count it."""
     return "ip:" + address_subject(request.client)

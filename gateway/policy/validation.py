@@ -271,12 +271,14 @@ class Validation:
 class _Again(Step):
     """The upstream's description is the one by which the request was good; `passed` counts it."""
 
-    __slots__ = ("_current", "_passed", "_source")
+    __slots__ = ("_current", "_passed", "_source", "reads")
 
     def __init__(self, source: OpenApiSource, passed: Tally | None) -> None:
         self._source = source
         self._current = source.current
         self._passed = passed
+        # Where nothing is said of the request, no field of it matters.
+        self.reads = frozenset() if passed is None else None
 
     def is_ready(self, at: float) -> bool:  # noqa: ARG002 - descriptions have no time
         return self._source.current is self._current

@@ -22,6 +22,7 @@ from gateway.policy.chain import Chain
 from gateway.policy.step import Answer, Step
 from gateway.upstream.client import Exchange
 from gateway.web.forward import Forward
+from gateway.web.head import Likeness
 from gateway.web.listening import Listening
 from gateway.web.template import Template, template
 from gateway.web.wire import has_body
@@ -53,7 +54,7 @@ class Course:
 class HeldCourse(Course):
     """Of a request whose answer the gateway holds."""
 
-    __slots__ = ("_body", "_date", "_done", "_head", "_size", "_status")
+    __slots__ = ("_body", "_date", "_done", "_head", "_likeness", "_size", "_status")
 
     def __init__(
         self,
@@ -65,6 +66,7 @@ class HeldCourse(Course):
     ) -> None:
         super().__init__(server.chain, steps, request)
         self._date = server.date
+        self._likeness: Likeness | None = None
         body = response.body
         assert isinstance(body, bytes)
         self._done = _overriding(steps, "done")
@@ -72,6 +74,19 @@ class HeldCourse(Course):
         self._status = response.status
         self._size = len(body)
         self._body = body if has_body(request.method, response.status) else b""
+
+    def like(self, raw: bytes) -> None:
+        """Take heads like this one too, which is the request's, where steps leave that open."""
+        read: set[str] = set()
+        for step in self._steps:
+            if step.reads is None:
+                return
+            read |= step.reads
+        self._likeness = Likeness(raw, read)
+
+    def takes(self, raw: bytes) -> bool:
+        """True for a head that differs from the request's in what no step looks at."""
+        return self._likeness is not None and self._likeness.holds(raw)
 
     def answer(self, at: float, *, close: bool = False) -> bytes:
         """The whole answer; only when ready, and `done` follows.
@@ -233,11 +248,12 @@ def _is_repeatable(response: Response, head: bytes) -> bool:
 
 
 def course(
-    server: Listening, request: Request, response: Response, client: Client
+    server: Listening, request: Request, raw: bytes, response: Response, client: Client
 ) -> HeldCourse | ForwardCourse | None:
     """The course of requests like this one, which the chain has just answered; None without one.
 
-    `request` belongs to the course from now on. The answer must not have been rendered yet.
+    `request`, whose head is `raw`, belongs to the course from now on. The answer must not have been
+    rendered yet.
     """
     steps = server.chain.steps(request, response)
     if steps is None or not isinstance(response.body, bytes):
@@ -245,7 +261,11 @@ def course(
     if isinstance(steps[-1], Forward):
         return ForwardCourse(server, steps, request, steps[-1], client)
     head = template(steps, request, response)
-    return None if head is None else HeldCourse(server, steps, request, response, head)
+    if head is None:
+        return None
+    held = HeldCourse(server, steps, request, response, head)
+    held.like(raw)
+    return held
 
 
 def _overriding(steps: Sequence[Step], method: str) -> tuple[Callable[..., object], ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
@@ -38,6 +39,13 @@ _UNUSUAL = frozenset(
 )
 _PAGES = frozenset({"origin", "connection"})
 _EVENT_STREAM = "text/event-stream"
+# What a head is framed, routed and its client told by, whatever the policies look at.
+_STRUCTURAL = (
+    _UNUSUAL
+    | _OVERRIDES
+    | {"host", "content-length", "transfer-encoding", "x-real-ip"}
+    | {"forwarded", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host"}
+)
 
 
 class Framing(Enum):
@@ -80,7 +88,7 @@ def parse_head(raw: bytes, methods: Sequence[str] = METHODS) -> Head:
     """
     head = Head()
     try:
-        lines = raw[:-4].split(b"\r\n")
+        lines = _lines_of(raw)
         _read_line(head, lines[0])
         names = _read_fields(head, lines[1:])
         _check_host(head)
@@ -111,6 +119,43 @@ def _is_page_streaming(head: Head, names: set[str]) -> bool:
         and _UNUSUAL & names <= _PAGES
         and all(each.lower() == "keep-alive" for each in headers.getall("Connection", ()))
     )
+
+
+class Likeness:
+    """Tells heads that are the same but for fields that nobody reads (`read`, lower-cased)."""
+
+    __slots__ = ("_lines", "_read")
+
+    def __init__(self, raw: bytes, read: AbstractSet[str]) -> None:
+        self._lines = _lines_of(raw)
+        self._read = _STRUCTURAL | read
+
+    def holds(self, raw: bytes) -> bool:
+        """True for one whole head, as `parse_head` takes them, like the first in all that is read.
+
+        Its lines stand in the same order, and differ in values alone.
+        """
+        if not raw.endswith(b"\r\n\r\n"):
+            return False
+        lines = _lines_of(raw)
+        if len(lines) != len(self._lines) or lines[0] != self._lines[0]:
+            return False
+        for known, line in zip(self._lines, lines, strict=True):
+            if line != known and not self._is_free(known, line):
+                return False
+        return True
+
+    def _is_free(self, known: bytes, line: bytes) -> bool:
+        name, colon, _ = line.partition(b":")
+        return (
+            known.startswith(name + colon)
+            and name.decode("latin-1").lower() not in self._read
+            and _FIELD.fullmatch(line) is not None
+        )
+
+
+def _lines_of(raw: bytes) -> list[bytes]:
+    return raw[:-4].split(b"\r\n")
 
 
 def _read_line(head: Head, line: bytes) -> None:

@@ -49,6 +49,7 @@ _log = get_logger("server")
 HEAD_END = b"\r\n\r\n"
 MAX_WAITING_BYTES = 64 * 1024  # of requests that wait for the one before them
 MIN_BODY_BYTES = 1024  # of a body in each `body_timeout`, or it is too slow
+MAX_UNTAKEN = 3  # courses made in vain for heads that are not quite the same
 LINGER_SECONDS = 2.0  # in which a refused client may read its answer before the connection goes
 _UPGRADE = re.compile(rb"\r\nupgrade:[^\r]*\r\n", re.IGNORECASE)
 _BARE_LINE_END = "Each line of the head must end with CR LF."
@@ -84,6 +85,7 @@ class Connection(ClientProtocol):
         "_raw",
         "_relay",
         "_task",
+        "_untaken",
     )
 
     def __init__(self, server: Listening, loop: asyncio.AbstractEventLoop) -> None:
@@ -96,6 +98,7 @@ class Connection(ClientProtocol):
         self._course: HeldCourse | ForwardCourse | None = None
         self._forwarding: ForwardCourse | None = None
         self._is_repeated = False
+        self._untaken = 0  # courses that were made since one was taken
         self._closes = self._lingers = False
         self._task: asyncio.Task[Any] | None = None
         self._relay: Relay | None = None
@@ -161,9 +164,13 @@ class Connection(ClientProtocol):
                 self._is_repeated = True
                 self._begin(self._arrival, data, b"")
             return
+        held, limit = self._course, self._server.terms.max_header
+        if isinstance(held, HeldCourse) and len(data) <= limit and held.takes(data):
+            self._inbox = b""
+            if self._run(held):
+                return
         if data.startswith(b"\r\n"):  # tolerated before a request line (RFC 9112 section 2.2)
             data = data[2:]
-        limit = self._server.terms.max_header
         end = data.find(HEAD_END, 0, limit) + len(HEAD_END)
         if end < len(HEAD_END):
             self._await_head(data, limit)
@@ -171,8 +178,9 @@ class Connection(ClientProtocol):
         raw = data[:end]
         head = parse_head(raw, self._server.terms.methods)
         arrival = self._server.judge(head, self.peer, self.scheme)
-        self._raw, self._arrival = raw, arrival
-        self._course, self._is_repeated = None, False
+        line = raw[: raw.index(b"\r\n") + 2]
+        self._is_repeated = self._untaken < MAX_UNTAKEN and self._raw.startswith(line)
+        self._raw, self._arrival, self._course = raw, arrival, None
         self._inbox = b""
         self._begin(arrival, raw, data[end:])
 
@@ -220,6 +228,7 @@ class Connection(ClientProtocol):
         if course.chain is not server.chain or not course.is_ready(at):
             self._course = None
             return False
+        self._untaken = 0
         if isinstance(course, ForwardCourse):
             self._phase = _Phase.BUSY
             self._closes = False
@@ -302,7 +311,8 @@ class Connection(ClientProtocol):
         """Write an answer whose body is here, head and body as one."""
         server = self._server
         if self._is_repeated:
-            self._course = course(server, request, response, self)
+            self._course = course(server, request, self._raw, response, self)
+            self._untaken += 1
         head = self._head(request, response)
         if self.transport is not None:
             sent = has_body(request.method, response.status)

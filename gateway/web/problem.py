@@ -9,7 +9,7 @@ from multidict import CIMultiDict
 
 from gateway.core.error import GatewayError, InvalidRequest
 from gateway.core.message import Handler, Request, Response
-from gateway.policy.step import Answer, Step
+from gateway.policy.step import Answer, Indifferent, Step
 from gateway.telemetry.log import get_logger, mask
 
 CONTENT_TYPE = "application/problem+json"
@@ -49,7 +49,7 @@ class ProblemBoundary:
         return None if "problem" in request.fields else _Again(request)
 
 
-class _Again(Step):
+class _Again(Indifferent):
     __slots__ = ("_request",)
 
     def __init__(self, request: Request) -> None:

@@ -35,6 +35,8 @@ class Origin:
         headers = CIMultiDict(
             {"Content-Type": "application/json", "Cache-Control": kept, "X-Odd": "100 %s of %"}
         )
+        if request.match.params.get("job_id") == "2":
+            headers["Vary"] = "X-Tint"
         return Response(200, headers, b'{"status": "running", "n": %d}' % self.asked)
 
 
@@ -63,6 +65,23 @@ REQUESTS = {
     "no stale": polling(FIRST, "Cache-Control: max-age=5"),
     "unstored": polling(FIRST, target="/plain"),
     "missing": polling(FIRST, target="/a/../../.."),
+    **{
+        f"{name} {number}": polling(FIRST, line.format(number), *more, target=target)
+        for number in (1, 2, 33)
+        for name, line, target, more in (
+            ("nobody's", "X-Poll: {}", "/jobs/1", ()),
+            ("trace", "traceparent: 00-0af7651916cd43dd8448eb211c80319c-{:016x}-01", "/jobs/1", ()),
+            ("accepts", "Accept: a/{}", "/jobs/1", ()),
+            ("team", "X-Team: {}", "/jobs/1", ()),
+            ("tint", "X-Tint: {}", "/jobs/2", ("X-Poll: 1",)),
+            ("id", "X-Request-ID: the-clients-{}", "/jobs/1", ()),
+            ("cookie", "Cookie: c={}", "/jobs/1", ()),
+            ("known", 'If-None-Match: "{}"', "/jobs/1", ()),
+            ("broken", "X-Poll: {}\x01", "/jobs/1", ()),
+            ("folded", "X-Poll: {}\r\n more", "/jobs/1", ()),
+            ("underscored", "X_Poll: {}", "/jobs/1", ()),
+        )
+    },
 }
 
 
@@ -176,6 +195,24 @@ async def test_a_poll_of_what_is_stored_takes_it_from_the_third_time_on(
         await asked(run, *[REQUESTS[name]] * 5)
 
     assert (len(answered), origin.asked) == (3, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "taken"), [("nobody's", 3), ("trace", 3), ("accepts", 0), ("team", 0), ("id", 0)]
+)
+async def test_heads_that_differ_in_what_nobody_reads_take_it_as_well(
+    name: str,
+    taken: int,
+    answered: list[bytes],
+) -> None:
+    origin = Origin()
+    numbers = (1, 2, 33, 1, 2)
+    async with stack(origin, FakeClock(START)) as run:
+        await asked(run, polling(FIRST))
+        replies = await asked(run, *[REQUESTS[f"{name} {number}"] for number in numbers])
+
+    assert [reply.status for reply in replies] == [200] * 5
+    assert len(answered) == taken
 
 
 @pytest.mark.parametrize("event", sorted(EVENTS))

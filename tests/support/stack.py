@@ -63,6 +63,7 @@ POLICIES: Mapping[str, Any] = {
         "limits": {
             "per-ip": {"limit": 30, "window": "60s", "by": ["ip"]},
             "per-key": {"limit": 24, "window": "60s", "by": ["key"]},
+            "per-team": {"limit": 20, "window": "60s", "by": ["header:X-Team"]},
             "watched": {"limit": 14, "window": "60s", "by": ["key"], "mode": "shadow"},
         }
     },

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
-from gateway.web.head import METHODS, Framing, Head, parse_head
+from gateway.web.head import METHODS, Framing, Head, Likeness, parse_head
 
 
 def head(*lines: str, line: str = "GET /a HTTP/1.1", host: str = "Host: api.example\r\n") -> Head:
@@ -218,3 +220,59 @@ def test_a_websocket_is_recognised() -> None:
 
 def test_too_many_fields_are_refused() -> None:
     assert head(*(f"X-{n}: 1" for n in range(200))).breaks
+
+
+# --- likeness ----------------------------------------------------------------------------------
+
+NAMES = st.sampled_from(
+    ["X-Poll", "x-poll", "Accept", "Host", "TE", "X_Poll", "X-Poll ", "Origin", "X-Real-IP", ""]
+)
+VALUES = st.text(st.sampled_from("ab1, \t\r\n\x01\x7f:é"), max_size=6)
+FIELDS = st.lists(st.tuples(NAMES, VALUES), min_size=1, max_size=3)
+READ = frozenset({"accept"})
+
+
+def raw_of(fields: list[tuple[str, str]], host: str = "x") -> bytes:
+    lines = "".join(f"{name}:{value}\r\n" for name, value in fields)
+    return f"GET /a HTTP/1.1\r\nHost: {host}\r\n{lines}\r\n".encode("latin-1")
+
+
+@given(first=FIELDS, values=st.lists(VALUES, min_size=3, max_size=3), renamed=st.booleans())
+@example(first=[("X-Poll", "1")], values=["2", "", ""], renamed=False)
+def test_a_head_that_is_like_another_is_read_alike(
+    first: list[tuple[str, str]],
+    values: list[str],
+    renamed: bool,  # noqa: FBT001
+) -> None:
+    names = [name.swapcase() if renamed else name for name, _ in first]
+    other = raw_of([*zip(names, values, strict=False)])
+    one, another = parse_head(raw_of(first)), parse_head(other)
+    if one.error is not None or not Likeness(raw_of(first), READ).holds(other):
+        return
+
+    assert another.error is None
+    assert (another.is_simple, another.host) == (one.is_simple, one.host)
+    for name in ("Accept", "Host", "TE", "Origin", "X-Real-IP"):
+        assert another.headers.getall(name, ()) == one.headers.getall(name, ())
+
+
+@pytest.mark.parametrize(
+    ("other", "alike"),
+    [
+        (raw_of([("X-Poll", " 2"), ("Accept", " a")]), True),
+        (raw_of([("X-Poll", ""), ("Accept", " a")]), True),
+        (raw_of([("X-Poll", " 1"), ("Accept", " b")]), False),
+        (raw_of([("X-Other", " 1"), ("Accept", " a")]), False),
+        (raw_of([("Accept", " a"), ("X-Poll", " 1")]), False),
+        (raw_of([("X-Poll", " 2"), ("Accept", " a")], host="y"), False),
+        (raw_of([("X-Poll", " 2")]), False),
+        (raw_of([("X-Poll", " 2\x01"), ("Accept", " a")]), False),
+        (raw_of([("X-Poll", " 2"), ("Accept", " a")]) + b"GET", False),
+        (raw_of([("X-Poll", " 2"), ("Accept", " a")]) * 2, False),
+        (raw_of([("X-Poll", " 2"), ("Accept", " a")])[:-2], False),
+    ],
+)
+def test_heads_are_alike_that_differ_in_what_is_not_read(other: bytes, *, alike: bool) -> None:
+    first = raw_of([("X-Poll", " 1"), ("Accept", " a")])
+
+    assert Likeness(first, READ).holds(other) is alike
