@@ -17,6 +17,7 @@ from gateway.store.response import Held
 class PassAgain(Step):
     """The upstream is asked, and what it says is not kept."""
 
+    reads = CACHE_FIELDS
     __slots__ = ("_count", "_status")
 
     def __init__(self, why: str, count: Callable[[], None]) -> None:

@@ -34,7 +34,7 @@ _OF_THE_HOP = re.compile(rb"\r\n(?:connection|transfer-encoding|keep-alive):", r
 class Course:
     """What is done for one connection's repeated request, by the steps of `chain`."""
 
-    __slots__ = ("_enter", "_ready", "_request", "_steps", "chain")
+    __slots__ = ("_enter", "_likeness", "_ready", "_request", "_steps", "chain")
 
     def __init__(self, chain: Chain, steps: Sequence[Step], request: Request) -> None:
         self.chain = chain
@@ -42,6 +42,20 @@ class Course:
         self._steps = steps
         self._ready = _overriding(steps, "is_ready")
         self._enter = _overriding(steps, "enter")
+        self._likeness: Likeness | None = None
+
+    def like(self, raw: bytes) -> None:
+        """Take heads like this one too, which is the request's, where the steps leave that open."""
+        read: set[str] = set()
+        for step in self._steps:
+            if step.reads is None:
+                return
+            read |= step.reads
+        self._likeness = Likeness(raw, read)
+
+    def takes(self, raw: bytes) -> bool:
+        """True for a head that differs from the last in what no step looks at."""
+        return self._likeness is not None and self._likeness.changes(raw) is not None
 
     def is_ready(self, at: float) -> bool:
         """True when every policy would do as before, at `at` (epoch seconds)."""
@@ -54,7 +68,7 @@ class Course:
 class HeldCourse(Course):
     """Of a request whose answer the gateway holds."""
 
-    __slots__ = ("_body", "_date", "_done", "_head", "_likeness", "_size", "_status")
+    __slots__ = ("_body", "_date", "_done", "_head", "_size", "_status")
 
     def __init__(
         self,
@@ -66,7 +80,6 @@ class HeldCourse(Course):
     ) -> None:
         super().__init__(server.chain, steps, request)
         self._date = server.date
-        self._likeness: Likeness | None = None
         body = response.body
         assert isinstance(body, bytes)
         self._done = _overriding(steps, "done")
@@ -74,19 +87,6 @@ class HeldCourse(Course):
         self._status = response.status
         self._size = len(body)
         self._body = body if has_body(request.method, response.status) else b""
-
-    def like(self, raw: bytes) -> None:
-        """Take heads like this one too, which is the request's, where steps leave that open."""
-        read: set[str] = set()
-        for step in self._steps:
-            if step.reads is None:
-                return
-            read |= step.reads
-        self._likeness = Likeness(raw, read)
-
-    def takes(self, raw: bytes) -> bool:
-        """True for a head that differs from the request's in what no step looks at."""
-        return self._likeness is not None and self._likeness.holds(raw)
 
     def answer(self, at: float, *, close: bool = False) -> bytes:
         """The whole answer; only when ready, and `done` follows.
@@ -149,6 +149,12 @@ class ForwardCourse(Course):
         self._date = server.date
         self._done = _overriding(steps, "done")
         self._known: dict[bytes, _Known] = {}
+
+    def takes(self, raw: bytes) -> bool:
+        """As of any course; what differs is forwarded."""
+        if self._likeness is None or (changes := self._likeness.changes(raw)) is None:
+            return False
+        return self._forward.change(changes)
 
     def start(self, at: float) -> None:
         """Ask the upstream; only when ready. The client is called when there is an answer."""
@@ -258,14 +264,15 @@ def course(
     steps = server.chain.steps(request, response)
     if steps is None or not isinstance(response.body, bytes):
         return None
+    made: HeldCourse | ForwardCourse
     if isinstance(steps[-1], Forward):
-        return ForwardCourse(server, steps, request, steps[-1], client)
-    head = template(steps, request, response)
-    if head is None:
+        made = ForwardCourse(server, steps, request, steps[-1], client)
+    elif (head := template(steps, request, response)) is not None:
+        made = HeldCourse(server, steps, request, response, head)
+    else:
         return None
-    held = HeldCourse(server, steps, request, response, head)
-    held.like(raw)
-    return held
+    made.like(raw)
+    return made
 
 
 def _overriding(steps: Sequence[Step], method: str) -> tuple[Callable[..., object], ...]:

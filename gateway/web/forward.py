@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
 from gateway.core.error import UpstreamError
@@ -32,6 +32,8 @@ class Forward(Step):
         "_since",
     )
     answers = True
+    # All else is forwarded as it is, or told apart by `change`.
+    reads = frozenset({"traceparent", "tracestate"})
 
     def __init__(
         self,
@@ -58,6 +60,17 @@ class Forward(Step):
         self._connection: Connection | None = None
         self._head = b""
         self._since = 0.0
+
+    def change(self, changes: Sequence[tuple[bytes, bytes]]) -> bool:
+        """Forward other values of these lines of the head; False where one is not forwarded so."""
+        before, after = self._before, self._after
+        for known, line in changes:
+            old, new = _forwarded(known), _forwarded(line)
+            if before.count(old) + after.count(old) != 1:
+                return False
+            before, after = before.replace(old, new), after.replace(old, new)
+        self._before, self._after = before, after
+        return True
 
     def is_ready(self, at: float) -> bool:  # noqa: ARG002 - connections have no time here
         """True with a connection at hand, which is taken: it is asked last, and `send` follows."""
@@ -94,3 +107,9 @@ class Forward(Step):
         """Nobody waits for the answer any more."""
         if self._connection is not None:
             self._connection.abort()
+
+
+def _forwarded(line: bytes) -> bytes:
+    """A field's line as it stands in a forwarded head, and nothing else can."""
+    name, _, value = line.partition(b":")
+    return b"\n" + name + b": " + value.strip(b" \t") + b"\r"

@@ -130,20 +130,25 @@ class Likeness:
         self._lines = _lines_of(raw)
         self._read = _STRUCTURAL | read
 
-    def holds(self, raw: bytes) -> bool:
-        """True for one whole head, as `parse_head` takes them, like the first in all that is read.
+    def changes(self, raw: bytes) -> list[tuple[bytes, bytes]] | None:
+        """The lines that differ, as they were and are; None for a head that is not like the last.
 
-        Its lines stand in the same order, and differ in values alone.
+        It must be one whole head, as `parse_head` takes them; its lines stand in the same order,
+        and differ in values alone.
         """
         if not raw.endswith(b"\r\n\r\n"):
-            return False
+            return None
         lines = _lines_of(raw)
         if len(lines) != len(self._lines) or lines[0] != self._lines[0]:
-            return False
+            return None
+        changed = []
         for known, line in zip(self._lines, lines, strict=True):
-            if line != known and not self._is_free(known, line):
-                return False
-        return True
+            if line != known:
+                if not self._is_free(known, line):
+                    return None
+                changed.append((known, line))
+        self._lines = lines
+        return changed
 
     def _is_free(self, known: bytes, line: bytes) -> bool:
         name, colon, _ = line.partition(b":")

@@ -164,10 +164,10 @@ class Connection(ClientProtocol):
                 self._is_repeated = True
                 self._begin(self._arrival, data, b"")
             return
-        held, limit = self._course, self._server.terms.max_header
-        if isinstance(held, HeldCourse) and len(data) <= limit and held.takes(data):
+        known, limit = self._course, self._server.terms.max_header
+        if known is not None and len(data) <= limit and known.takes(data):
             self._inbox = b""
-            if self._run(held):
+            if self._run(known):
                 return
         if data.startswith(b"\r\n"):  # tolerated before a request line (RFC 9112 section 2.2)
             data = data[2:]

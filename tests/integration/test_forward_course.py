@@ -55,6 +55,19 @@ BEHAVIOURS: dict[str, Sequence[bytes]] = {
     "no HTTP": [b"220 ftp ready\r\n\r\n"],
 }
 
+# Fields that another poll may have with another value.
+VARIED = (
+    "X-Poll: {}",
+    "X-Poll:{}\t ",
+    "X-Poll: 1\r\nX-Poll: {}",
+    "Proxy-Authorization: Basic {}",
+    "Accept-Encoding: a{}",
+    "traceparent: 00-0af7651916cd43dd8448eb211c80319c-{:016x}-01",
+    "traceparent: broken-{}\r\ntracestate: a={}",
+    "X-Forwarded-For: 192.0.2.{}",
+    "User-Agent: é{}",
+)
+
 
 class Upstream:
     """Does to each request as it is told, and knows what it was asked."""
@@ -168,12 +181,18 @@ def port_of(gateway: GatewayInside) -> int:
     return port
 
 
-async def polled(wire: Wire, times: int = 1) -> Reply:
+async def polled(wire: Wire, times: int = 1, raw: bytes = POLL) -> Reply:
     for _ in range(times - 1):
-        await wire.send(POLL)
+        await wire.send(raw)
         await wire.reply()
-    await wire.send(POLL)
+    await wire.send(raw)
     return await wire.reply()
+
+
+def numbered(line: str | None, number: int) -> bytes:
+    """A poll, with a line of its own if one is given."""
+    more = () if line is None else (line.format(number),)
+    return get("/plain", f"X-API-Key: {KEY}", "Accept: */*", *more)
 
 
 def comparable(reply: Reply) -> tuple[int, list[tuple[str, str]], bytes]:
@@ -185,21 +204,27 @@ def comparable(reply: Reply) -> tuple[int, list[tuple[str, str]], bytes]:
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
-@given(names=st.lists(st.sampled_from(sorted(BEHAVIOURS)), min_size=1, max_size=5))
+@given(
+    names=st.lists(st.sampled_from(sorted(BEHAVIOURS)), min_size=1, max_size=5),
+    line=st.sampled_from([None, *VARIED]),
+)
 async def test_answers_are_those_of_the_chain(
-    names: list[str], lanes: list[GatewayInside], upstream: Upstream
+    names: list[str], line: str | None, lanes: list[GatewayInside], upstream: Upstream
 ) -> None:
     told = []
     for gateway in lanes:
         replies = []
         upstream.behaviour = BEHAVIOURS["same"]
+        upstream.heads.clear()
         async with connected(port_of(gateway)) as wire:
-            await polled(wire, 4)
-            for name in names:
+            for number in range(4):
+                await polled(wire, raw=numbered(line, number))
+            for number, name in enumerate(names):
                 upstream.behaviour = BEHAVIOURS[name]
-                replies.append(comparable(await polled(wire)))
+                replies.append(comparable(await polled(wire, raw=numbered(line, number % 3))))
         await gateway.gateway.front.cache.purge("uri:/plain")
-        told.append(replies)
+        asked = [head for head in upstream.heads if head.startswith(b"GET /plain")]
+        told.append((replies, [re.sub(rb"(?i)x-request-id: .*", b"", head) for head in asked]))
 
     assert told[0] == told[1]
 
@@ -218,6 +243,19 @@ async def test_it_is_taken_once_the_chain_has_answered_twice(
     assert [found[1].decode() for found in asked if found] == ids
     assert len(set(ids)) == 5
     assert not any(KEY.encode() in head for head in upstream.heads)
+
+
+async def test_heads_that_differ_in_what_nobody_reads_are_forwarded_so(
+    gateway: GatewayInside, upstream: Upstream, started: list[float]
+) -> None:
+    upstream.heads.clear()
+    async with connected(port_of(gateway)) as wire:
+        for number in range(6):
+            await polled(wire, raw=numbered("X-Poll: {}", number))
+
+    assert len(started) >= 3
+    polls = [re.search(rb"X-Poll: (\d+)\r\n", head) for head in upstream.heads]
+    assert [found and int(found[1]) for found in polls] == list(range(6))
 
 
 async def test_what_came_whole_before_is_passed_on_without_a_task(

@@ -247,7 +247,7 @@ def test_a_head_that_is_like_another_is_read_alike(
     names = [name.swapcase() if renamed else name for name, _ in first]
     other = raw_of([*zip(names, values, strict=False)])
     one, another = parse_head(raw_of(first)), parse_head(other)
-    if one.error is not None or not Likeness(raw_of(first), READ).holds(other):
+    if one.error is not None or Likeness(raw_of(first), READ).changes(other) is None:
         return
 
     assert another.error is None
@@ -275,4 +275,4 @@ def test_a_head_that_is_like_another_is_read_alike(
 def test_heads_are_alike_that_differ_in_what_is_not_read(other: bytes, *, alike: bool) -> None:
     first = raw_of([("X-Poll", " 1"), ("Accept", " a")])
 
-    assert Likeness(first, READ).holds(other) is alike
+    assert (Likeness(first, READ).changes(other) is not None) is alike
