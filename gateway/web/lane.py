@@ -158,17 +158,19 @@ class Connection(ClientProtocol):
 
     def _read(self, data: bytes) -> None:
         """Read a head, and begin to serve its request."""
-        if data == self._raw and self._arrival is not None:  # pollers say the same again
-            self._inbox = b""
-            if self._course is None or not self._run(self._course):
-                self._is_repeated = True
-                self._begin(self._arrival, data, b"")
-            return
-        known, limit = self._course, self._server.terms.max_header
-        if known is not None and len(data) <= limit and known.takes(data):
+        limit = self._server.terms.max_header
+        is_same, known = data == self._raw, self._course  # pollers say the same again
+        if known is not None and (is_same or (len(data) <= limit and known.takes(data))):
             self._inbox = b""
             if self._run(known):
+                if not is_same:
+                    self._raw, self._arrival = data, None  # what was judged is of another head
                 return
+        if is_same and self._arrival is not None:
+            self._inbox = b""
+            self._is_repeated = True
+            self._begin(self._arrival, data, b"")
+            return
         if data.startswith(b"\r\n"):  # tolerated before a request line (RFC 9112 section 2.2)
             data = data[2:]
         end = data.find(HEAD_END, 0, limit) + len(HEAD_END)
