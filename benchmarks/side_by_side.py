@@ -171,7 +171,7 @@ def compare(folder: Path, rounds: int, seconds: float) -> dict[str, dict[str, di
 def ratios(found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, float]:
     """Ours over each peer's, of CPU time a request; and the added median latency likewise."""
     made: dict[str, float] = {}
-    for row in (row.name for row in ROWS if row.connections > 1):
+    for row in (row.name for row in ROWS if row.connections > 1 and row.name in found):
         ours = found[row]["gateway"]["cpu_microseconds"]
         for name, other in found[row].items():
             if name not in ("gateway", "origin"):
