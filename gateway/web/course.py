@@ -34,7 +34,7 @@ _OF_THE_HOP = re.compile(rb"\r\n(?:connection|transfer-encoding|keep-alive):", r
 class Course:
     """What is done for one connection's repeated request, by the steps of `chain`."""
 
-    __slots__ = ("_enter", "_likeness", "_ready", "_request", "_steps", "chain")
+    __slots__ = ("_done", "_enter", "_likeness", "_ready", "_request", "_steps", "chain")
 
     def __init__(self, chain: Chain, steps: Sequence[Step], request: Request) -> None:
         self.chain = chain
@@ -42,6 +42,7 @@ class Course:
         self._steps = steps
         self._ready = _overriding(steps, "is_ready")
         self._enter = _overriding(steps, "enter")
+        self._done = _overriding(steps, "done")
         self._likeness: Likeness | None = None
 
     def like(self, raw: bytes) -> None:
@@ -68,7 +69,7 @@ class Course:
 class HeldCourse(Course):
     """Of a request whose answer the gateway holds."""
 
-    __slots__ = ("_body", "_date", "_done", "_head", "_size", "_status")
+    __slots__ = ("_body", "_date", "_head", "_size", "_status")
 
     def __init__(
         self,
@@ -82,7 +83,6 @@ class HeldCourse(Course):
         self._date = server.date
         body = response.body
         assert isinstance(body, bytes)
-        self._done = _overriding(steps, "done")
         self._head = head
         self._status = response.status
         self._size = len(body)
@@ -132,7 +132,7 @@ class ForwardCourse(Course):
     made of it then; any other passes what each policy makes of an answer, and is remembered.
     """
 
-    __slots__ = ("_client", "_date", "_done", "_forward", "_known", "_now")
+    __slots__ = ("_client", "_date", "_forward", "_known", "_now")
 
     def __init__(
         self,
@@ -147,7 +147,6 @@ class ForwardCourse(Course):
         self._client: Client | None = client
         self._now = server.now
         self._date = server.date
-        self._done = _overriding(steps, "done")
         self._known: dict[bytes, _Known] = {}
 
     def takes(self, raw: bytes) -> bool:

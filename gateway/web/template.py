@@ -18,12 +18,12 @@ _GAP = "\0"  # no field can hold it
 class Template:
     """An answer's head with gaps for what varies."""
 
-    __slots__ = ("_text", "_values", "has_date")
+    __slots__ = ("_has_date", "_text", "_values")
 
     def __init__(self, text: str, values: Sequence[Callable[[], str]], *, has_date: bool) -> None:
         self._text = text
         self._values = tuple(values)
-        self.has_date = has_date
+        self._has_date = has_date
 
     def filled(self, at: float, date: Callable[[float], str], *, close: bool) -> bytes:
         """The head at `at`, epoch seconds; `close` says that the connection ends with its answer.
@@ -31,7 +31,7 @@ class Template:
         `date` gives `Date` where the upstream gave none.
         """
         values = [value() for value in self._values]
-        if not self.has_date:
+        if not self._has_date:
             values.append(date(at))
         head = (self._text % tuple(values)).encode("utf-8", "surrogateescape")
         return head[:-2] + _CLOSE if close else head

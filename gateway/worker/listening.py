@@ -67,7 +67,7 @@ def bind(server: Server, workers: int) -> Sockets:
                 mine.append(_socket(family, here, shared=True))
                 port = port or mine[0].getsockname()[1]
         unix = None if server.socket is None else _unix(server.socket)
-    except BaseException:
+    except BaseException:  # whatever stops it passes on, but leaves no socket open
         for each in opened:
             for one in each:
                 one.close()

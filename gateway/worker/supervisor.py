@@ -96,7 +96,7 @@ class Supervisor:
         """
         try:
             return await self._start()
-        except BaseException:
+        except BaseException:  # whatever stops it passes on, but leaves no worker behind
             await self.stop()
             raise
 

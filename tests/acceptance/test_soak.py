@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-import time
-from asyncio.subprocess import PIPE, create_subprocess_exec
-
-import orjson
 import pytest
 
 from tests.support.convex import require_server
-from tests.support.system import ROOT
+from tests.support.quick_run import quick_run
 
 LIMIT_SECONDS = 120.0
 
@@ -18,19 +13,7 @@ LIMIT_SECONDS = 120.0
 @pytest.mark.timeout(LIMIT_SECONDS + 10)
 async def test_quick_run_loses_nothing_and_leaves_nothing_behind() -> None:
     require_server()
-    started = time.monotonic()
-    process = await create_subprocess_exec(
-        sys.executable, "-m", "benchmarks.soak", "--quick", "--json", cwd=ROOT, stdout=PIPE
-    )
-    try:
-        output, _ = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    assert process.returncode == 0, output.decode()
-    assert time.monotonic() - started < LIMIT_SECONDS
-    report = orjson.loads(output.splitlines()[-1])
+    report = await quick_run("benchmarks.soak", LIMIT_SECONDS)
     assert report["failures"] == []
     assert report["skipped"] == []
     assert report["unexpected_errors"] == {}

@@ -20,11 +20,12 @@ from gateway.core.route import OTHER, Match, Route, RouteTable
 from gateway.policy.admission import Admission
 from gateway.policy.build import Parts, build
 from gateway.policy.cache import ResponseCache
+from gateway.policy.cors_adapter import Find
 from gateway.policy.idempotency import IdempotencyParts
 from gateway.policy.key_source import KeySource
 from gateway.policy.long_poll import LongPoll
 from gateway.policy.openapi_source import OpenApiSource
-from gateway.policy.place import LocalPlaces
+from gateway.policy.place import ActiveJobs, LocalPlaces
 from gateway.policy.shared_window import SharedWindows
 from gateway.policy.ticket import Tickets
 from gateway.policy.waiter import Waiters
@@ -115,14 +116,20 @@ _COMPARED = tuple(
 )
 
 
-@asynccontextmanager
-async def stack(
-    terminal: Handler, clock: FakeClock, *, fast: bool = True, tracer: Tracer | None = None
-) -> AsyncIterator[Stack]:
-    """The chain of `POLICIES` before `terminal`."""
-    metrics = Metrics()
+def parts_of(
+    policies: PolicySet,
+    metrics: Metrics,
+    clock: FakeClock,
+    *,
+    find: Find,
+    prefix: str,
+    is_active: bool = False,
+    jobs: ActiveJobs | None = None,
+    tracer: Tracer | None = None,
+) -> Parts:
+    """What a chain is made of, all of it in memory; access lines go nowhere."""
     windows = MemoryWindowStore()
-    policies = PolicySet.model_validate(POLICIES)
+    active = _NoJobs() if jobs is None else jobs
     cache = ResponseCache(
         policies.cache,
         store=MemoryResponseStore(1024**2, metrics),
@@ -136,15 +143,18 @@ async def stack(
         policies.cache,
         cache=cache,
         waiters=Waiters(metrics),
-        is_active=lambda _: True,
+        is_active=lambda _: is_active,
         metrics=metrics,
         now=clock,
     )
-    jobs = _NoJobs()
     admission = Admission(
-        AdmissionSettings(max_concurrent=1), LocalPlaces(Bounds(1), jobs), jobs, metrics, clock
+        AdmissionSettings(max_concurrent=1),
+        LocalPlaces(Bounds(1), active),
+        active,
+        metrics,
+        clock,
     )
-    parts = Parts(
+    return Parts(
         windows=SharedWindows(windows, windows, metrics, clock),
         keys=KeySource(NoKeys(), metrics, clock),
         tickets=Tickets(bytes(32), 60.0, clock),
@@ -161,14 +171,27 @@ async def stack(
         admission=admission,
         long_poll=long_poll,
         cache=cache,
-        find=ROUTES.match,
+        find=find,
         openapi=OpenApiSource(_unpublished),
         metrics=metrics,
         now=clock,
-        request_id_prefix="stack-",
-        write_line=lambda added, fields: None,
+        request_id_prefix=prefix,
         tracer=tracer,
     )
+
+
+@asynccontextmanager
+async def stack(
+    terminal: Handler, clock: FakeClock, *, fast: bool = True, tracer: Tracer | None = None
+) -> AsyncIterator[Stack]:
+    """The chain of `POLICIES` before `terminal`."""
+    metrics = Metrics()
+    policies = PolicySet.model_validate(POLICIES)
+    parts = parts_of(
+        policies, metrics, clock, find=ROUTES.match, prefix="stack-", is_active=True, tracer=tracer
+    )
+    cache = parts.cache
+    assert isinstance(cache, ResponseCache)
     settings = Server(public=Listener(host="127.0.0.1", port=0), drain_timeout=1, drain_delay=0)
     server = PublicServer(
         settings,

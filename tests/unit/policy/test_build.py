@@ -8,30 +8,16 @@ from typing import Any
 import pytest
 import structlog
 
-from gateway.core.admission import Bounds
 from gateway.core.credential import format_key, hash_key
-from gateway.core.job import Job, State
+from gateway.core.job import Job
 from gateway.core.message import Handler, Request
-from gateway.core.route import OTHER, Match, Route
-from gateway.policy.admission import Admission
-from gateway.policy.build import Parts, build
-from gateway.policy.cache import ResponseCache
-from gateway.policy.idempotency import IdempotencyParts
-from gateway.policy.key_source import KeySource
-from gateway.policy.long_poll import LongPoll
-from gateway.policy.openapi_source import OpenApiSource
-from gateway.policy.place import LocalPlaces
-from gateway.policy.shared_window import SharedWindows
-from gateway.policy.ticket import Tickets
-from gateway.policy.waiter import Waiters
-from gateway.settings.job import Admission as AdmissionSettings
-from gateway.settings.policy import CachePolicy, PolicySet
-from gateway.store.memory.response import MemoryResponseStore
-from gateway.store.memory.window import MemoryWindowStore
+from gateway.core.route import Match, Route
+from gateway.policy.build import build
+from gateway.settings.policy import PolicySet
 from gateway.telemetry.metric import Metrics
-from gateway.web.problem import ProblemBoundary
 from tests.support.fakes import FakeClock, document, make_request
-from tests.support.policy import Headers, NoIdempotency, NoKeys, Terminal, answer
+from tests.support.policy import Headers, Terminal, answer
+from tests.support.stack import parts_of
 
 KEY = format_key(b"the-only-key-of-this-chain")
 STATUS = Match(Route("job-status", "/jobs/{job_id}/status"), {"job_id": "j1"})
@@ -50,20 +36,12 @@ POLICIES = {
 Lines = list[MutableMapping[str, Any]]
 
 
-async def unpublished(_: str) -> None:
-    """An upstream without a description of itself."""
-
-
 class Jobs:
     """How many are active."""
 
     active_count = 0
     active_jobs: tuple[Job, ...] = ()
     durations: tuple[float, ...] = ()
-
-
-async def nobody(*_: object) -> None:
-    """Finds no job."""
 
 
 @pytest.fixture
@@ -84,49 +62,9 @@ def terminal() -> Terminal:
 
 @pytest.fixture
 def handler(metrics: Metrics, clock: FakeClock, terminal: Terminal, jobs: Jobs) -> Handler:
-    windows = MemoryWindowStore()
-    cache = ResponseCache(
-        CachePolicy(),
-        store=MemoryResponseStore(1024**2, metrics),
-        state_of=lambda _: State.RUNNING,
-        is_watched=lambda _: False,
-        route_of=lambda method, path: Match(OTHER),
-        metrics=metrics,
-        now=clock,
-    )
-    parts = Parts(
-        windows=SharedWindows(windows, windows, metrics, clock),
-        keys=KeySource(NoKeys(), metrics, clock),
-        tickets=Tickets(bytes(32), 60.0, clock),
-        boundary=ProblemBoundary(),
-        idempotency=IdempotencyParts(
-            store=NoIdempotency(),
-            find_job=nobody,
-            metrics=metrics,
-            now=clock,
-            token=lambda: "t",
-            max_body=1000,
-            lease_seconds=60.0,
-        ),
-        admission=Admission(
-            AdmissionSettings(max_concurrent=1), LocalPlaces(Bounds(1), jobs), jobs, metrics, clock
-        ),
-        long_poll=LongPoll(
-            CachePolicy(),
-            cache=cache,
-            waiters=Waiters(metrics),
-            is_active=lambda _: False,
-            metrics=metrics,
-            now=clock,
-        ),
-        cache=cache,
-        find=lambda *_: STATUS,
-        openapi=OpenApiSource(unpublished),
-        metrics=metrics,
-        now=clock,
-        request_id_prefix="prefix-",
-    )
-    return build(PolicySet.model_validate(POLICIES), parts, terminal)
+    policies = PolicySet.model_validate(POLICIES)
+    parts = parts_of(policies, metrics, clock, find=lambda *_: STATUS, prefix="prefix-", jobs=jobs)
+    return build(policies, parts, terminal)
 
 
 def poll(headers: Headers) -> Request:
